@@ -1,0 +1,222 @@
+"""The classifier: networks, the file that rebuilds them, training that survives a kill."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mistakes.artifacts import Array, load_tensors, save_tensors
+from mistakes.errors import InputError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to rebuild a network before its weights are loaded."""
+
+    name: str  # small_cnn or resnet18
+    width: int  # channels of the first convolution
+    classes: int
+    channels: int  # of the images
+    height: int  # of the images, pixels
+    breadth: int  # of the images, pixels
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained: SGD with Nesterov momentum, a learning rate that rises over 20 % and falls to 0."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    flip: bool  # mirror half of the images left to right
+    precision: str  # bfloat16 (autocast) or float32
+    seed: int
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation inside: images float32 (n, c, h, w) in [0, 1] to logits float32 (n, k)."""
+
+    mean: Tensor
+    std: Tensor
+    penultimate: str  # name of the layer whose output is the default feature vector
+
+    def __init__(self, architecture: Architecture, mean: Tensor, std: Tensor) -> None:
+        """``mean`` and ``std``, float32 (c,), are those of the images that the network is trained on."""
+        super().__init__()
+        self.architecture = architecture
+        self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
+        self.register_buffer("std", std.reshape(1, -1, 1, 1))
+        build, self.penultimate = {
+            "small_cnn": (_small_cnn, "net.penultimate"),
+            "resnet18": (_resnet18, "net.flatten"),
+        }[architecture.name]
+        self.net = build(architecture)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.net((x - self.mean) / self.std)
+
+
+def _block(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))
+
+
+def _small_cnn(a: Architecture) -> nn.Module:
+    """Three convolutions and two linear layers; 128 features. Images of 8 pixels or more."""
+    w, cells = a.width, (a.height // 8) * (a.breadth // 8)
+    layers = [
+        ("block1", _block(a.channels, w, 5)),  # (n, w, h/2, b/2)
+        ("block2", _block(w, 2 * w, 3)),  # (n, 2w, h/4, b/4)
+        ("block3", _block(2 * w, 4 * w, 3)),  # (n, 4w, h/8, b/8)
+        ("flatten", nn.Flatten()),
+        ("hidden", nn.Linear(4 * w * cells, 128)),
+        ("penultimate", nn.ReLU()),  # (n, 128)
+        ("logits", nn.Linear(128, a.classes)),
+    ]
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _resnet18(a: Architecture) -> nn.Module:
+    """torchvision's ResNet-18 with the stem for small images: a 3x3 convolution, no pooling; 8w features."""
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    net = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=a.classes)
+    if a.width != 64:
+        raise InputError("params.yaml", "width", a.width, "64 for resnet18")
+    net.conv1 = nn.Conv2d(a.channels, 64, 3, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    return net
+
+
+def save(model: Classifier, path: Path) -> None:
+    """Write weights and architecture to one file."""
+    save_tensors(path, model.state_dict(), asdict(model.architecture))
+
+
+def load(path: Path) -> Classifier:
+    """Rebuild what save wrote, in evaluation mode. Raises InputError where the file is corrupt or of another kind."""
+    tensors, description = load_tensors(path)
+    try:
+        channels = tensors["mean"].numel()
+        model = Classifier(Architecture(**description), torch.zeros(channels), torch.ones(channels))
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            path, "content", str(error).splitlines()[0], "a classifier that stage classifier wrote"
+        ) from None
+    return model.eval().requires_grad_(False)
+
+
+def to_unit(images: Array | Tensor, device: torch.device | None = None) -> Tensor:
+    """Return uint8 images (n, c, h, w) as float32 in [0, 1], channels last."""
+    x = torch.as_tensor(images if isinstance(images, Tensor) else images.copy()).to(device)
+    return (x.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def accuracy(model: Classifier, images: Array, labels: Array, device: torch.device, batch_size: int = 1000) -> float:
+    """Return the share of images (n, c, h, w), uint8, whose prediction is their label."""
+    model.eval()
+    right = 0
+    for start in range(0, len(images), batch_size):
+        predicted = model(to_unit(images[start : start + batch_size], device)).argmax(1).cpu()
+        right += int((predicted == torch.as_tensor(labels[start : start + batch_size].copy())).sum())
+    return right / len(images)
+
+
+def new(name: str, width: int, classes: int, images: Array, seed: int) -> Classifier:
+    """Return an untrained classifier for images (n, c, h, w), uint8, normalised by their mean and deviation."""
+    torch.manual_seed(seed)
+    pixels = to_unit(images).transpose(0, 1).flatten(1).double()  # (c, n*h*w)
+    mean, std = pixels.mean(1).float(), pixels.std(1).clamp(min=1e-3).float()
+    return Classifier(Architecture(name, width, classes, *images.shape[1:]), mean, std)
+
+
+def train(
+    model: Classifier,
+    images: Array,
+    labels: Array,
+    schedule: Schedule,
+    device: torch.device,
+    on_epoch: Callable[[int, float], dict[str, float]],
+    checkpoint: Path,
+) -> list[dict[str, float]]:
+    """Train in place on images (n, c, h, w), uint8, and labels (n,); the result is a function of ``schedule.seed``.
+
+    Returns epoch, mean loss and what ``on_epoch(epoch, loss)`` returned, for each epoch. After each, ``checkpoint`` is
+    written; where it exists, training goes on from it, and ends with the same weights as if it had never stopped.
+    """
+    model.to(device).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(
+        model.parameters(), schedule.learning_rate, schedule.momentum, weight_decay=schedule.weight_decay,
+        nesterov=schedule.momentum > 0,
+    )  # fmt: skip
+    x, y = torch.as_tensor(images.copy()).to(device), torch.as_tensor(labels.copy()).to(device)
+    history = _resume(model, optimiser, checkpoint)
+    for epoch in range(len(history), schedule.epochs):
+        loss = _epoch(model, optimiser, x, y, schedule, epoch)
+        history.append({"epoch": epoch + 1, "loss": loss, **on_epoch(epoch + 1, loss)})
+        momenta = {
+            f"momentum.{i}": state["momentum_buffer"] for i, state in enumerate(optimiser.state.values()) if state
+        }
+        weights = {f"model.{key}": value for key, value in model.state_dict().items()}
+        save_tensors(checkpoint, weights | momenta, {"history": history})
+    return history
+
+
+def _epoch(
+    model: Classifier, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, schedule: Schedule, epoch: int
+) -> float:
+    model.train()
+    # one generator an epoch: a resumed run draws what an undisturbed one would
+    generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + epoch)
+    batches = torch.randperm(len(x), generator=generator).split(schedule.batch_size)
+    total = torch.zeros((), device=x.device)
+    for i, batch in enumerate(batches):
+        images = to_unit(x[batch])
+        if schedule.flip:
+            mirrored = torch.rand(len(batch), generator=generator).lt(0.5).to(x.device)
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
+            logits = model(images)
+        loss = functional.cross_entropy(logits.float(), y[batch])
+        progress = (epoch + i / len(batches)) / schedule.epochs
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.learning_rate * triangle(progress)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        total += loss.detach() * len(batch)
+    return float(total) / len(x)
+
+
+def triangle(progress: float, peak: float = 0.2) -> float:
+    """Return the share of the full learning rate: from 0.04 up to 1 at ``peak``, then straight down to 0 at 1."""
+    return max(progress / peak, 0.04) if progress < peak else (1 - progress) / (1 - peak)
+
+
+def _resume(model: Classifier, optimiser: torch.optim.Optimizer, checkpoint: Path) -> list[dict[str, float]]:
+    """Restore model and optimiser where there is a checkpoint; return the history of the epochs that are done."""
+    if not checkpoint.exists():
+        return []
+    tensors, description = load_tensors(checkpoint)
+    model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+    for i, parameter in enumerate(model.parameters()):
+        if f"momentum.{i}" in tensors:
+            momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
+            optimiser.state[parameter]["momentum_buffer"] = momentum
+    return list(description["history"])
+
+
+def describe(model: Classifier) -> dict[str, Any]:
+    """Return the architecture as a dictionary."""
+    return asdict(model.architecture)

@@ -1,0 +1,50 @@
+"""The command ``mistakes``: rebuild MLflow rows, open the MLflow UI."""
+
+import argparse
+import os
+import sys
+
+from mistakes.errors import InputError
+
+
+def publish(revisions: list[str]) -> None:
+    """Rebuild the MLflow rows of git revisions or DVC experiments, for a new store or after an outage."""
+    os.environ.setdefault("TRACKING_STRICT", "1")  # here telling MLflow is the whole point
+    from mistakes import content, tracking
+
+    tracking.ship_pending()
+    for revision in revisions:
+        tree = content.GitTree(revision)
+        tracking.complete(tree, {"DVC_EXP_NAME": tree.experiment} if tree.experiment else {})
+        print(f"published {revision} ({tree.rev[:8]})")
+
+
+def ui(port: int) -> None:
+    """Print the address of the run table and serve the MLflow UI on this project's store."""
+    from mistakes import tracking
+
+    store = tracking.Store()
+    address = tracking.uri() if tracking.uri().startswith("http") else f"http://127.0.0.1:{port}"
+    wanted = "searchFilter=tags.level%20%3D%20%27pipeline%27"  # MLflow opens elsewhere: this is the table of rows
+    print(f"open {address}/#/experiments/{store.experiment}/runs?{wanted}", flush=True)
+    if not tracking.uri().startswith("http"):
+        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.uri(), "--port", str(port)]
+        os.execv(sys.executable, command)
+
+
+def main() -> None:
+    """Run the command line; exit status 2 and one line for bad input."""
+    parser = argparse.ArgumentParser(prog="mistakes", description="Find out where a classifier fails.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    publishing = commands.add_parser("publish", help=publish.__doc__)
+    publishing.add_argument("revisions", nargs="+", metavar="REV", help="git revision, or name of a DVC experiment")
+    showing = commands.add_parser("ui", help=ui.__doc__)
+    showing.add_argument("--port", type=int, default=5000)
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "publish":
+            publish(arguments.revisions)
+        else:
+            ui(arguments.port)
+    except InputError as error:
+        sys.exit(f"error: {error}")

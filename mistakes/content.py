@@ -1,0 +1,100 @@
+"""What a configuration is made of: files of a working tree or of a git revision, and the key of their content."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Protocol
+
+from mistakes import params
+from mistakes.errors import InputError
+
+CODE = ("stages", "mistakes")
+
+
+class Tree(Protocol):
+    """Files by relative path."""
+
+    @property
+    def rev(self) -> str | None:
+        """The full git revision; None for a working tree."""
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's bytes, or None where there is no such file."""
+
+    def code(self) -> list[str]:
+        """Return the sorted paths of all Python files and templates of the project."""
+
+
+class WorkTree:
+    """The files below a folder."""
+
+    rev: str | None = None
+
+    def __init__(self, folder: Path = Path()) -> None:
+        self.folder = folder
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's bytes, or None where there is no such file."""
+        file = self.folder / path
+        return file.read_bytes() if file.is_file() else None
+
+    def code(self) -> list[str]:
+        """Return the sorted paths of all Python files and templates of the project."""
+        found = (file for name in CODE for file in (self.folder / name).rglob("*") if file.suffix in {".py", ".j2"})
+        return sorted(file.relative_to(self.folder).as_posix() for file in found)
+
+
+class GitTree:
+    """The files of a git revision: a commit, branch, tag, or the name of a DVC experiment."""
+
+    def __init__(self, rev: str, folder: Path = Path()) -> None:
+        self.folder = folder
+        self.experiment: str | None = None  # the name, where ``rev`` is that of a DVC experiment
+        self.rev: str = self._resolve(rev)
+
+    def _git(self, *arguments: str) -> bytes | None:
+        done = subprocess.run(["git", *arguments], cwd=self.folder, capture_output=True, check=False)
+        return done.stdout if done.returncode == 0 else None
+
+    def _resolve(self, rev: str) -> str:
+        found = self._git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+        if found is None:  # a DVC experiment stands at refs/exps/<2>/<38>/<name>
+            lines = (self._git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b"").splitlines()
+            named = [line.split()[0] for line in lines if line.decode().rsplit("/", 1)[-1] == rev]
+            found = named[0] if named else None
+            self.experiment = rev
+        if found is None:
+            raise InputError("mistakes publish", "revision", rev, "a git revision or the name of a DVC experiment")
+        return found.decode().strip()
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's bytes, or None where the revision has no such file."""
+        return self._git("show", f"{self.rev}:{path}")
+
+    def code(self) -> list[str]:
+        """Return the sorted paths of all Python files and templates of the project."""
+        names = (self._git("ls-tree", "-r", "--name-only", self.rev, "--", *CODE) or b"").decode().splitlines()
+        return sorted(name for name in names if name.endswith((".py", ".j2")))
+
+
+def configuration(tree: Tree) -> params.Params:
+    """Return the parameters of a tree. Raises InputError where they are missing or invalid."""
+    text = tree.read("params.yaml")
+    if text is None:
+        raise InputError(tree.rev or "params.yaml", "params.yaml", "missing", "a file")
+    return params.parse(text)
+
+
+def key(tree: Tree, name: str) -> str:
+    """Return the content key of classifier ``name`` in one configuration: 16 hexadecimal digits.
+
+    Made of its parameters (without those of other classifiers), dvc.yaml and the code. The raw data enter through the
+    SHA-256 sums that the code pins.
+    """
+    values = configuration(tree).model_dump()
+    values["classifiers"] = {name: values["classifiers"].get(name)}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for path in ["dvc.yaml", *tree.code()]:
+        digest.update(path.encode() + b"\0" + (tree.read(path) or b"") + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,117 @@
+"""Raw files to arrays, and the one split that everything after it lives by."""
+
+import gzip
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mistakes.artifacts import Array
+from mistakes.errors import InputError
+
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+SPLITS = ("fit", "val", "cal", "test")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images uint8 (n, channels, height, width), labels int64 (n,), and the index of each in its source, int64 (n,)."""
+
+    images: Array
+    labels: Array
+    indices: Array
+
+    def take(self, chosen: Array) -> "Labelled":
+        """Return the images at ``chosen``, int64 (m,)."""
+        return Labelled(self.images[chosen], self.labels[chosen], self.indices[chosen])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: its training images, its own test images where it has them, its class names."""
+
+    train: Labelled
+    test: Labelled | None
+    classes: tuple[str, ...]
+
+
+def read(dataset: str, folder: Path) -> Dataset:
+    """Read the raw files of ``dataset`` in ``folder``; raises InputError where one is missing, truncated or corrupt.
+
+    Indices count through the training images and then on through the test images, so that no two images share one.
+    """
+    if dataset == "digits":
+        return Dataset(_numbered(*_digits(folder / "digits.csv.gz"), 0), None, tuple("0123456789"))
+    parts = []
+    for part in ("train", "t10k"):
+        images = _idx(folder / f"{part}-images-idx3-ubyte.gz", 3)[:, None]
+        labels = _idx(folder / f"{part}-labels-idx1-ubyte.gz", 1).astype(np.int64)
+        if len(images) != len(labels):
+            raise InputError(folder, f"{part} labels", len(labels), f"{len(images)}, one for each image")
+        parts.append((images, labels))
+    train, test = _numbered(*parts[0], 0), _numbered(*parts[1], len(parts[0][0]))
+    return Dataset(train, test, FASHION)
+
+
+def _numbered(images: Array, labels: Array, first: int) -> Labelled:
+    return Labelled(images, labels, np.arange(first, first + len(images)))
+
+
+def _unzip(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(path, "file", "missing", "a raw data file (stage raw)") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(path, "content", f"corrupt ({error})", "a whole gzip file") from None
+
+
+def _idx(path: Path, dimensions: int) -> Array:
+    """Read an IDX file of bytes (magic number 0x00000800 + dimensions, big-endian sizes, data)."""
+    content = _unzip(path)
+    header = 4 + 4 * dimensions
+    if len(content) < header or struct.unpack(">I", content[:4])[0] != 0x800 + dimensions:
+        raise InputError(path, "magic number", content[:4].hex(), f"{0x800 + dimensions:08x} (IDX of bytes)")
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    if len(content) - header != np.prod(shape):
+        raise InputError(path, "data", f"{len(content) - header} bytes", f"{np.prod(shape)}, as the header says")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _digits(path: Path) -> tuple[Array, Array]:
+    """Read scikit-learn's digits: 1,797 rows of 64 grey values from 0 to 16 and a label."""
+    try:
+        rows = np.loadtxt(_unzip(path).decode().splitlines(), delimiter=",", dtype=np.int64)
+    except ValueError as error:
+        raise InputError(path, "content", f"corrupt ({error})", "comma-separated integers") from None
+    grey = np.rint(rows[:, :64] * (255 / 16)).astype(np.uint8)
+    return grey.reshape(-1, 1, 8, 8), rows[:, 64]
+
+
+def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> dict[str, Labelled]:
+    """Split into ``fit``, ``val``, ``cal`` and ``test``: disjoint, shuffled by ``seed``.
+
+    val, cal : how many training images to hold out. test : how many test images; None takes the data set's own test
+    set, a number draws from it, or from the training images where there is none. Raises InputError where the data set
+    is too small, or has no test set of its own and ``test`` is None.
+    """
+    order = np.random.default_rng(seed).permutation(len(dataset.train.labels))
+    if dataset.test is not None:
+        held_out = dataset.test
+        if test is not None:
+            chosen = np.random.default_rng([seed, 1]).permutation(len(held_out.labels))[:test]
+            held_out = held_out.take(np.sort(chosen))
+    elif test is None:
+        raise InputError("params.yaml", "images.test", None, "a number, since the data set has no test set of its own")
+    else:
+        held_out, order = dataset.train.take(order[:test]), order[test:]
+    if test is not None and len(held_out.labels) < test:
+        raise InputError("params.yaml", "images.test", test, f"at most {len(held_out.labels)} images")
+    if len(order) <= val + cal:
+        expected = f"less than the {len(order)} training images, so that some are left for fit"
+        raise InputError("params.yaml", "images.val + images.cal", val + cal, expected)
+    take = dataset.train.take
+    return {"fit": take(order[val + cal :]), "val": take(order[:val]), "cal": take(order[val : val + cal]),
+            "test": held_out}  # fmt: skip

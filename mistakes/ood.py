@@ -1,0 +1,107 @@
+"""Out-of-distribution images that need no network: drawn once, deterministic in the seed, stored as uint8."""
+
+import string
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mistakes.artifacts import Array
+from mistakes.errors import InputError
+
+Maker = Callable[[Array, int, np.random.Generator, int], Array]
+
+
+def draw(name: str, test: Array, count: int, patch: int, seed: int) -> Array:
+    """Return up to ``count`` images of set ``name`` as uint8 (m, c, h, w), like the ID images ``test`` (n, c, h, w).
+
+    digits : scikit-learn's, resized; glyphs : letters in the fonts that matplotlib ships; uniform, gaussian : noise,
+    pixel by pixel; inverted, patch_shuffled : test images with grey values mirrored, or cut into squares of ``patch``
+    pixels that change places. Raises InputError where the size of the images is no multiple of ``patch``.
+    """
+    # each set has a stream of its own: leaving one out does not change the others
+    generator = np.random.default_rng([seed, *name.encode()])
+    return np.ascontiguousarray(_MAKERS[name](test, count, generator, patch))
+
+
+def _grey(pictures: list[Image.Image], channels: int) -> Array:
+    """Stack grey pictures to uint8 (n, channels, h, w)."""
+    return np.stack([np.asarray(picture) for picture in pictures])[:, None].repeat(channels, axis=1)
+
+
+def _digits(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
+    from sklearn.datasets import load_digits
+
+    grey = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+    chosen = np.sort(generator.permutation(len(grey))[:count])
+    _, channels, height, width = test.shape
+    return _grey(
+        [Image.fromarray(grey[i]).resize((width, height), Image.Resampling.BILINEAR) for i in chosen], channels
+    )
+
+
+def _fonts() -> list[Path]:
+    specification = find_spec("matplotlib")  # found, not imported
+    if specification is None or specification.origin is None:
+        raise InputError("environment", "matplotlib", "missing", "an installed matplotlib (its fonts are drawn)")
+    folder = Path(specification.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return sorted([*folder.glob("DejaVu*.ttf"), *folder.glob("STIXGeneral*.ttf")])
+
+
+def _glyphs(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
+    _, channels, height, width = test.shape
+    fonts = _fonts()
+    pictures = []
+    for _ in range(count):
+        size = int(generator.integers(round(0.7 * height), round(1.1 * height) + 1))
+        font = ImageFont.truetype(str(fonts[generator.integers(len(fonts))]), size)
+        picture = Image.new("L", (width, height))
+        letter = string.ascii_letters[generator.integers(52)]
+        ImageDraw.Draw(picture).text((width / 2, height / 2), letter, fill=255, font=font, anchor="mm")
+        pictures.append(picture)
+    return _grey(pictures, channels)
+
+
+def _uniform(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
+    return generator.integers(0, 256, (count, *test.shape[1:]), np.uint8)
+
+
+def _gaussian(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
+    return generator.normal(127.5, 64, (count, *test.shape[1:])).round().clip(0, 255).astype(np.uint8)
+
+
+def _some(test: Array, count: int, generator: np.random.Generator) -> Array:
+    return test[np.sort(generator.permutation(len(test))[:count])]
+
+
+def _inverted(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
+    return 255 - _some(test, count, generator)
+
+
+def _patch_shuffled(test: Array, count: int, generator: np.random.Generator, patch: int) -> Array:
+    x = _some(test, count, generator)
+    n, channels, height, width = x.shape
+    if height % patch or width % patch:
+        raise InputError(
+            "params.yaml", "ood.patch", patch, f"a divisor of {height} and {width}, the size of the images"
+        )
+    rows, columns = height // patch, width // patch
+    grid = x.reshape(n, channels, rows, patch, columns, patch).transpose(
+        0, 2, 4, 1, 3, 5
+    )  # (n, rows, columns, c, p, p)
+    squares = grid.reshape(n, rows * columns, channels, patch, patch)
+    order = generator.permuted(np.tile(np.arange(rows * columns), (n, 1)), axis=1)
+    moved = squares[np.arange(n)[:, None], order].reshape(n, rows, columns, channels, patch, patch)
+    return moved.transpose(0, 3, 1, 4, 2, 5).reshape(x.shape)
+
+
+_MAKERS: dict[str, Maker] = {
+    "digits": _digits,
+    "glyphs": _glyphs,
+    "uniform": _uniform,
+    "gaussian": _gaussian,
+    "inverted": _inverted,
+    "patch_shuffled": _patch_shuffled,
+}

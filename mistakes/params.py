@@ -1,0 +1,211 @@
+"""The typed mirror of params.yaml: every key, no defaults. Units and choices are explained in params.yaml."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mistakes.errors import InputError
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+
+class Section(BaseModel):
+    """A part of params.yaml; unknown keys and other types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Raw(Section):
+    """Stage raw: which data set."""
+
+    dataset: Literal["fashion_mnist", "digits"]
+
+
+class Images(Section):
+    """Stage images: the split."""
+
+    seed: Seed
+    val: Count
+    cal: Count
+    test: Count | None
+
+
+class Classifier(Section):
+    """Stage classifier: one entry of ``classifiers``."""
+
+    seed: Seed
+    architecture: Literal["small_cnn", "resnet18"]
+    width: Count
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    momentum: NonNegative
+    weight_decay: NonNegative
+    flip: bool
+    precision: Literal["bfloat16", "float32"]
+
+
+class Features(Section):
+    """Stage features: which layer, how many images at once."""
+
+    layer: str
+    batch_size: Count
+
+
+class Flow(Section):
+    """Stage flow: what the density is fitted on, its coordinates, its kind, its optimisation."""
+
+    seed: Seed
+    split: Literal["fit", "val"]
+    transform: Literal["raw", "pca", "direction_norm"]
+    components: Count
+    kind: Literal["maf", "realnvp", "spline"]
+    layers: Count
+    hidden: Count
+    epochs: Count
+    patience: Count
+    batch_size: Count
+    learning_rate: Positive
+    gradient_clip: Positive
+
+
+class Detectors(Section):
+    """Stage detectors: the baselines."""
+
+    knn_k: Count
+    knn_bank: Count
+    seed: Seed
+
+
+class Attack(Section):
+    """One attack: a class of advertorch.attacks and its arguments."""
+
+    attack: Name
+    norm: Literal["linf", "l2"]
+    arguments: dict[str, bool | int | float]
+
+
+class Adversarial(Section):
+    """Stage adversarial: which attacks on how many images."""
+
+    seed: Seed
+    images: Count
+    batch_size: Count
+    attacks: dict[Name, Attack]
+
+
+class Ood(Section):
+    """Stage ood: which sets, how many images each."""
+
+    seed: Seed
+    images: Count
+    patch: Count
+    sets: list[Literal["digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled"]]
+
+    @field_validator("sets")
+    @classmethod
+    def _once_each(cls, sets: list[str]) -> list[str]:
+        if not sets or len(set(sets)) < len(sets):
+            raise ValueError("each set named once, at least one")
+        return sets
+
+
+class Hypothesis(Section):
+    """One pre-registered hypothesis."""
+
+    failure: Literal["mistakes", "adversarial", "ood"]
+    density: Literal["lower"]
+    test: Literal["permutation_within_predicted_class", "permutation_paired", "permutation"]
+    family: Name
+
+
+class Hypotheses(Section):
+    """Stage hypotheses: what is tested, stated before the data are seen."""
+
+    seed: Seed
+    resamples: Count
+    bootstrap: Count
+    confidence: Share
+    registered: dict[Name, Hypothesis]
+
+
+class Detection(Section):
+    """Stage detection: the operating point and the intervals."""
+
+    seed: Seed
+    alpha: Share
+    bootstrap: Count
+    confidence: Share
+
+
+class Report(Section):
+    """Stage report: what is drawn."""
+
+    gallery: Count
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    raw: Raw
+    images: Images
+    classifiers: Annotated[dict[Name, Classifier], Field(min_length=1)]
+    features: Features
+    flow: Flow
+    detectors: Detectors
+    adversarial: Adversarial
+    ood: Ood
+    hypotheses: Hypotheses
+    detection: Detection
+    report: Report
+
+
+def parse(text: str | bytes, where: str = "params.yaml") -> Params:
+    """Return the validated parameters.
+
+    Raises InputError naming the first key that is unknown, missing or mistyped; ``where`` names the source.
+    """
+    try:
+        return Params.model_validate(parse_yaml(text, where))
+    except ValidationError as error:
+        raise _refusal(error, where) from None
+
+
+def parse_yaml(text: str | bytes, where: str) -> dict[str, Any]:
+    """Return the mapping that a YAML text holds; raises InputError where it is not one."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}" if mark else "text"
+        raise InputError(where, line, getattr(error, "problem", "unreadable"), "YAML") from None
+    if not isinstance(values, dict):
+        raise InputError(where, "document", type(values).__name__, "a mapping of sections")
+    return values
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and validate ``path``; raises InputError as parse does, and where the file cannot be read."""
+    try:
+        return parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(path, "file", error.strerror, "a readable file") from None
+
+
+def _refusal(error: ValidationError, where: str) -> InputError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "missing":
+        return InputError(where, key, "missing", "a value (there are no defaults)")
+    if first["type"] == "extra_forbidden":
+        return InputError(where, key, "unknown", "only keys that mistakes/params.py lists")
+    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return InputError(where, key, first["input"], expected)

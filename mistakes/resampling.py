@@ -1,0 +1,129 @@
+"""Vectorised resampling that scipy lacks: a stratified permutation test, and ROC statistics under bootstrap weights.
+
+Results do not depend on how the resamples are cut into batches.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mistakes.artifacts import Array
+
+
+def stratified_permutation(scores: Array, group: Array, strata: Array, resamples: int, rng: np.random.Generator
+                           ) -> tuple[float, float]:  # fmt: skip
+    """Test whether scores are higher in ``group``, with labels permuted within strata only.
+
+    scores : float (n,). group : bool (n,). strata : (n,). Statistic: the mean over group members of their score minus
+    the mean of the others in the same stratum. Returns it and the one-sided Monte-Carlo p-value (b + 1) / (B + 1)
+    (Phipson and Smyth 2010). Strata without both groups carry no information and are left out; where none is left,
+    the difference is 0 and p is 1.
+    """
+    observed, members = 0.0, 0
+    null = np.zeros(resamples)
+    for stratum in np.unique(strata):
+        here = scores[strata == stratum].astype(np.float64)
+        chosen = group[strata == stratum]
+        m, n = int(chosen.sum()), len(here)
+        if m in (0, n):
+            continue
+        here = here - here.mean()  # only for precision: the sum of a subset then stays near 0
+        scale = n / (n - m)  # with mean 0, the group's sum times this is m times (mean of group - mean of others)
+        observed += scale * here[chosen].sum()
+        null += scale * _subset_sums(here, m, resamples, rng)
+        members += m
+    if members == 0:
+        return 0.0, 1.0
+    # a permutation that repeats the observed labels must count, whatever the order of summation
+    at_least = int((null >= observed - 1e-9 * max(1.0, abs(observed))).sum())
+    return observed / members, (at_least + 1) / (resamples + 1)
+
+
+def _subset_sums(values: Array, size: int, resamples: int, rng: np.random.Generator) -> Array:
+    """Return the sums of ``resamples`` random subsets of ``size`` values: the first steps of Fisher and Yates' shuffle.
+
+    A step swaps in all resamples at once, so the cost grows with the smaller group, not with the stratum.
+    """
+    small = min(size, len(values) - size)
+    sums = []
+    for start in range(0, resamples, 1000):
+        rows = np.arange(min(1000, resamples - start))
+        pool = np.tile(values, (len(rows), 1))
+        total = np.zeros(len(rows))
+        for step in range(small):
+            drawn = rng.integers(step, len(values), len(rows))
+            picked = pool[rows, drawn]
+            pool[rows, drawn] = pool[:, step]
+            total += picked
+        sums.append(total)
+    subset = np.concatenate(sums)
+    return subset if small == size else values.sum() - subset
+
+
+def bootstrap_weights(n: int, resamples: int, rng: np.random.Generator, batch: int = 100) -> Iterator[Array]:
+    """Yield float32 (n, b) in batches: how often each of n samples is drawn in each of ``resamples`` resamples."""
+    for start in range(0, resamples, batch):
+        columns = min(batch, resamples - start)
+        drawn = rng.integers(0, n, (columns, n)) * columns + np.arange(columns)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=n * columns).reshape(n, columns).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Where positives stand among negatives, found once and used under any weights."""
+
+    negative_order: Array  # negatives by score
+    below: Array  # (p,) how many negatives score lower than each positive
+    not_above: Array  # (p,) how many negatives score at most as high
+    positive_order: Array  # positives by score
+    positives_below: Array  # (p,) how many positives score lower than each positive
+
+
+def rank(positives: Array, negatives: Array) -> Ranked:
+    """Rank the scores of positives (p,) among those of negatives (n,)."""
+    negative_order, positive_order = np.argsort(negatives, kind="stable"), np.argsort(positives, kind="stable")
+    ordered = negatives[negative_order]
+    return Ranked(
+        negative_order,
+        np.searchsorted(ordered, positives, side="left"),
+        np.searchsorted(ordered, positives, side="right"),
+        positive_order,
+        np.searchsorted(positives[positive_order], positives, side="left"),
+    )
+
+
+def _cumulated(weights: Array) -> Array:
+    """Return float32 (n + 1, b): the weight of the first 0, 1, ..., n samples; whole numbers, so exact."""
+    sums = np.zeros((len(weights) + 1, weights.shape[1]), np.float32)
+    np.cumsum(weights, axis=0, out=sums[1:])
+    return sums
+
+
+def auroc(ranked: Ranked, positive: Array, negative: Array) -> Array:
+    """Return P(positive scores higher) + P(tie) / 2, float64 (b,), under weights (p, b) and (n, b); ones are plain."""
+    below = _cumulated(negative[ranked.negative_order])
+    twice = (positive * (below[ranked.below] + below[ranked.not_above])).sum(0, dtype=np.float64)
+    return twice / 2 / positive.sum(0, dtype=np.float64) / below[-1]
+
+
+def average_precision(ranked: Ranked, positive: Array, negative: Array) -> Array:
+    """Return the area under the precision-recall curve as average precision (b,); weights as in auroc."""
+    flagged = _cumulated(positive[ranked.positive_order])
+    flagged_positive = flagged[-1] - flagged[ranked.positives_below]
+    below = _cumulated(negative[ranked.negative_order])
+    flagged_any = flagged_positive + below[-1] - below[ranked.below]
+    # where nothing is flagged the weight is 0 as well
+    precision = flagged_positive / np.maximum(flagged_any, 1)
+    return (positive * precision).sum(0, dtype=np.float64) / flagged[-1]
+
+
+def fpr95(ranked: Ranked, positive: Array, negative: Array) -> Array:
+    """Return the share of positives accepted when the threshold accepts 95 % of negatives, float64 (b,).
+
+    The positives are failures and the negatives successes: "false positive" in the name means an accepted failure. The
+    threshold is the lowest score of a negative that at least 95 % of them do not exceed.
+    """
+    below = _cumulated(negative[ranked.negative_order])
+    accepted = (below < 0.95 * below[-1] - 1e-3).sum(0)  # negatives up to the threshold; weights are whole numbers
+    return (positive * (ranked.below[:, None] < accepted)).sum(0, dtype=np.float64) / positive.sum(0, dtype=np.float64)

@@ -1,0 +1,164 @@
+"""The runner of stages: arguments, parameters, whole outputs or none, one line for bad input, the journal.
+
+Holds no default and changes no artifact, so dvc.yaml does not list it as a dependency.
+"""
+
+import functools
+import hashlib
+import inspect
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from mistakes import content, journal, params
+from mistakes.artifacts import save_json
+from mistakes.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mistakes.tracking import Live
+
+Metrics = Mapping[str, float | int | str | bool | None]
+
+
+class Run:
+    """What a stage may know beside its input files: the parameters, the device, and where curves go."""
+
+    def __init__(self, stage: str, name: str | None, values: params.Params, journaled: bool) -> None:
+        self.stage = stage
+        self.name = name
+        self.params = values
+        self._execution: journal.Execution | None = None
+        self._live: Live | None = None
+        if journaled and ("DVC_ROOT" in os.environ or "MLFLOW_TRACKING_URI" in os.environ):
+            first = next(iter(values.classifiers))
+            self._execution = journal.Execution(stage, name, content.key(content.WorkTree(), name or first))
+
+    @property
+    def classifier(self) -> params.Classifier:
+        """The section of the classifier that this run is for; raises InputError where params.yaml has none."""
+        if self.name not in self.params.classifiers:
+            raise InputError("params.yaml", "classifiers", list(self.params.classifiers), f"a key {self.name!r}")
+        return self.params.classifiers[self.name]
+
+    @property
+    def device(self) -> "torch.device":
+        """The device of params.yaml; ``auto`` is CUDA where there is one. Raises InputError where it is absent."""
+        import torch
+
+        wanted = self.params.device
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise InputError("params.yaml", "device", wanted, "auto or cpu (this machine has no CUDA device)")
+        return torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Add a point to the curves of this execution; MLflow shows it at once."""
+        print(f"{self.stage}: {step} " + " ".join(f"{key} {value:.4f}" for key, value in metrics.items()), flush=True)
+        if self._execution is None:
+            return
+        self._execution.metrics(step, metrics)
+        if self._live is None:  # imported here, so that stages without curves do not pay for MLflow
+            from mistakes.tracking import Live
+
+            self._live = Live(self._execution)
+        self._live.ship()
+
+    def scratch(self, *key: object) -> Path:
+        """Return a path for a checkpoint that outlives a kill; another ``key`` (parameters, data) is another path."""
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        return journal.local("scratch", f"{self.stage}-{self.name}-{digest}")
+
+    def close(self, status: str, metrics: Metrics) -> None:
+        """Tell the journal, and after a failure MLflow too, how the execution ended."""
+        if self._execution is None:
+            return
+        numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+        usage = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        self._execution.end(status, metrics=numbers | usage)
+        if self._live is not None or status != "FINISHED":
+            from mistakes.tracking import ship_pending
+
+            ship_pending()
+
+
+def stage(function: Callable[..., Metrics | None]) -> Callable[[], None]:
+    """Make a command of ``main(run, INPUT..., out)`` in stages/NAME.py; the command line gives the paths in that order.
+
+    ``out`` is an empty temporary folder whose files move to the folder named last on the command line when the
+    function returns; the metrics it returns become metrics.json there. A function without ``out`` writes nothing.
+    Exit status: 0 done, 1 a bug (traceback), 2 bad input (one line), 143 terminated; nothing is left half-written.
+    """
+    names = list(inspect.signature(function).parameters)[1:]
+    stage_name = Path(inspect.getfile(function)).stem
+
+    @functools.wraps(function)
+    def command() -> None:
+        signal.signal(signal.SIGTERM, _terminated)
+        try:
+            if len(sys.argv) - 1 != len(names):
+                usage = " ".join(["python -m", f"stages.{stage_name}", *map(str.upper, names)])
+                raise InputError("command line", "arguments", " ".join(sys.argv[1:]) or "none", usage)
+            _execute(stage_name, function, dict(zip(names, map(Path, sys.argv[1:]), strict=True)))
+        except InputError as error:
+            sys.exit(_refuse(str(error)))
+        except OSError as error:
+            sys.exit(_refuse(f"{error.filename or stage_name}: {error.strerror or error}"))
+
+    return command
+
+
+def _execute(stage_name: str, function: Callable[..., Metrics | None], paths: dict[str, Path]) -> None:
+    started = time.monotonic()
+    run = Run(stage_name, _classifier_name(stage_name, paths), params.load(), journaled="out" in paths)
+    status, metrics = "FAILED", {}
+    try:
+        metrics = dict(_write_whole(run, function, paths) or {})
+        status = "FINISHED"
+    finally:
+        run.close(status, metrics | {"seconds": time.monotonic() - started})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{stage_name}: done in {time.monotonic() - started:.1f} s, peak memory {peak:.0f} MB", flush=True)
+
+
+def _write_whole(run: Run, function: Callable[..., Metrics | None], paths: dict[str, Path]) -> Metrics | None:
+    if "out" not in paths:
+        return function(run, **paths)
+    out = paths["out"]
+    temporary = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # a killed run may have left one
+    try:
+        temporary.mkdir(parents=True)
+        metrics = function(run, **paths | {"out": temporary})
+        if metrics is not None:
+            save_json(temporary / "metrics.json", metrics)
+        out.mkdir(parents=True, exist_ok=True)
+        for part in temporary.iterdir():
+            if part.is_dir():
+                shutil.rmtree(out / part.name, ignore_errors=True)
+            os.replace(part, out / part.name)
+        return metrics
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _classifier_name(stage_name: str, paths: dict[str, Path]) -> str | None:
+    """Return NAME where the output folder is data/STAGE/NAME, and None where it is data/STAGE."""
+    out = paths.get("out")
+    return out.name if out is not None and out.parent.name == stage_name else None
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(143)

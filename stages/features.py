@@ -1,0 +1,24 @@
+"""Extract features and logits of every split, each by itself, streamed to disk."""
+
+from pathlib import Path
+
+from mistakes import classifier as classifiers
+from mistakes.artifacts import load_arrays, save_arrays, save_batches
+from mistakes.features import Extractor
+from mistakes.stage import Run, stage
+
+
+@stage
+def main(run: Run, classifier: Path, fit: Path, val: Path, cal: Path, test: Path, out: Path) -> None:
+    """Write out/SPLIT/{features,logits,labels}.npy for each split."""
+    section = run.params.features
+    extractor = Extractor(classifiers.load(classifier), section.layer, run.device)
+    for split in (fit, val, cal, test):
+        images, labels = load_arrays(split, "images", "labels")
+        batches = ({"features": b.features, "logits": b.logits} for b in extractor.batches(images, section.batch_size))
+        save_batches(out / split.name, len(images), batches)
+        save_arrays(out / split.name, labels=labels)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Split the images once, into fit, val, cal and test, and store them."""
+
+from pathlib import Path
+
+from mistakes import datasets
+from mistakes.artifacts import load_json, save_arrays, save_json
+from mistakes.stage import Run, stage
+
+
+@stage
+def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
+    """Write out/SPLIT/{images,labels,indices}.npy for each split, classes.json and the counts."""
+    name = load_json(raw / "dataset.json")["dataset"]
+    dataset = datasets.read(name, raw)
+    section = run.params.images
+    parts = datasets.split(dataset, section.val, section.cal, section.test, section.seed)
+    for split, part in parts.items():
+        save_arrays(out / split, images=part.images, labels=part.labels, indices=part.indices)
+    save_json(out / "classes.json", dataset.classes)
+    return {f"n.{split}": len(part.labels) for split, part in parts.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Put the evidence for every classifier of params.yaml on one HTML page."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mistakes import report
+from mistakes.artifacts import load_arrays, load_csv, load_json, load_table, save_text
+from mistakes.stage import Run, stage
+
+
+@stage
+def main(
+    run: Run, test: Path, classes: Path, scores: Path, hypotheses: Path, detection: Path, flow: Path, out: Path
+) -> None:
+    """Write out/report.html. Folders of classifiers that params.yaml does not name are passed over."""
+    tables = ("detection", "macro", "false_alarms", "roc", "histogram", "deciles")
+    evidence = [
+        report.Evidence(
+            name,
+            load_table(scores / name / "scores.parquet"),
+            load_json(scores / name / "metrics.json"),
+            load_json(flow / name / "metrics.json"),
+            load_json(hypotheses / name / "hypotheses.json"),
+            **{table: load_csv(detection / name / f"{table}.csv") for table in tables},
+        )
+        for name in run.params.classifiers
+    ]
+    (images,) = load_arrays(test, "images")
+    page = report.render(
+        evidence, np.asarray(images), load_json(classes), run.params.detection.alpha, run.params.detection.confidence,
+        run.params.hypotheses.resamples, run.params.report.gallery,
+    )  # fmt: skip
+    save_text(out / "report.html", page)
+
+
+if __name__ == "__main__":
+    main()
