@@ -10,12 +10,12 @@ from mistakes.errors import InputError
 def publish(revisions: list[str]) -> None:
     """Rebuild the MLflow rows of git revisions or DVC experiments, for a new store or after an outage."""
     os.environ.setdefault("TRACKING_STRICT", "1")  # here telling MLflow is the whole point
-    from mistakes import content, tracking
+    from mistakes import content, rows, tracking
 
     tracking.ship_pending()
     for revision in revisions:
         tree = content.GitTree(revision)
-        tracking.complete(tree, {"DVC_EXP_NAME": tree.experiment} if tree.experiment else {})
+        rows.complete(tree, {"DVC_EXP_NAME": tree.experiment} if tree.experiment else {})
         print(f"published {revision} ({tree.rev[:8]})")
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from mistakes import tracking
+from mistakes import rows, tracking
 from mistakes.content import WorkTree
 from mistakes.stage import Run, stage
 
@@ -12,7 +12,7 @@ def main(run: Run) -> None:
     """Tell MLflow what the journal holds and what the files say."""
     tracking.ship_pending()
     dvc = {key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
-    tracking.complete(WorkTree(), dvc)
+    rows.complete(WorkTree(), dvc)
 
 
 if __name__ == "__main__":

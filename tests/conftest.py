@@ -1,0 +1,86 @@
+"""A real checkout for the pipeline tests, and small real data for the others."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+class Checkout:
+    """A temporary clone of the project, with the smoke variant of the parameters, and the commands to use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # the clone's own code runs (python -m looks in the working folder first), with this environment's packages
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC", "GIT_"))}
+        self.env |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TRACKING_STRICT": "1"}
+        self.env |= {
+            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+
+    def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.env | env, text=True, capture_output=True, check=False, timeout=900
+        )
+        assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def set(self, old: str, new: str) -> None:
+        path = self.folder / "params.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def runs(self, **tags: str) -> list:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("mistakes").experiment_id
+        wanted = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+        return list(client.search_runs([experiment], wanted))
+
+
+def clone(folder: Path) -> Checkout:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    shutil.copy2(ROOT / "tests" / "smoke" / "params.yaml", folder / "params.yaml")
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    checkout = Checkout(folder)
+    checkout.run("git", "init", "--quiet", "--initial-branch=main")
+    checkout.run("git", "add", "--all")
+    checkout.run("git", "commit", "--quiet", "--message=start")
+    return checkout
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which the smoke pipeline ran once and was committed; shared, so tests put back what they change."""
+    checkout = clone(tmp_path_factory.mktemp("checkout"))
+    checkout.run("dvc", "repro")
+    checkout.run("git", "add", "--all")
+    checkout.run("git", "commit", "--quiet", "--message=results")
+    return checkout
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def cpu() -> torch.device:
+    return torch.device("cpu")

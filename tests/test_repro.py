@@ -1,0 +1,165 @@
+"""The real `dvc repro` in a real clone: caching, experiments, queue, kills, an absent server."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import Checkout, clone
+
+STAGES = ("raw", "images", "classifier", "features", "flow", "detectors", "adversarial", "ood", "scores", "hypotheses",
+          "detection", "report")  # fmt: skip
+
+
+def test_repro_gives_report_metrics_and_a_complete_row(reproduced: Checkout) -> None:
+    page = (reproduced.folder / "data/report/report.html").read_text()
+    assert "Classifier “smoke”" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "")
+    (row,) = reproduced.runs(level="pipeline")
+    assert row.info.status == "FINISHED"
+    for stage in set(STAGES) - {"raw", "features", "report"}:
+        metrics = next(reproduced.folder.glob(f"data/{stage}/**/metrics.json"))
+        for key, value in json.loads(metrics.read_text()).items():
+            assert row.data.metrics[f"{stage}.{key}"] == pytest.approx(value), (stage, key)
+    assert row.data.params["flow.kind"] == "maf"
+    assert row.data.params["classifier.width"] == "16"
+    assert {f"ran.{stage}" for stage in STAGES} <= set(row.data.tags)
+    assert row.data.tags["md5.data/scores/smoke/scores.parquet"]
+
+
+def test_children_have_live_curves(reproduced: Checkout) -> None:
+    (flow,) = reproduced.runs(stage="flow")
+    (classifier,) = reproduced.runs(stage="classifier")
+    assert flow.info.status == classifier.info.status == "FINISHED"
+    assert {"loss", "nll_val", "seconds", "peak_memory_mb"} <= set(flow.data.metrics)
+    assert {"loss", "accuracy_val"} <= set(classifier.data.metrics)
+
+
+def test_second_repro_does_nothing(reproduced: Checkout) -> None:
+    before = len(reproduced.runs(level="stage"))
+    done = reproduced.run("dvc", "repro")
+    assert "Running stage" not in done.stdout
+    assert "Data and pipelines are up to date." in done.stdout
+    assert len(reproduced.runs(level="stage")) == before
+
+
+def test_tracking_twice_changes_nothing(reproduced: Checkout) -> None:
+    before = [(r.info.run_id, r.data.to_dictionary()) for r in reproduced.runs()]
+    reproduced.run("python", "-m", "stages.track", DVC_ROOT=str(reproduced.folder))
+    assert [(r.info.run_id, r.data.to_dictionary()) for r in reproduced.runs()] == before
+
+
+def test_forced_repro_gives_the_same_bytes(reproduced: Checkout) -> None:
+    reproduced.run("dvc", "repro", "--force")
+    assert reproduced.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_cached_stages_are_complete_in_a_new_row(reproduced: Checkout) -> None:
+    reproduced.set("alpha: 0.05", "alpha: 0.1")
+    try:
+        done = reproduced.run("dvc", "repro")
+        assert "Running stage 'detection@smoke'" in done.stdout
+        assert "Running stage 'flow@smoke'" not in done.stdout
+        (row,) = [r for r in reproduced.runs(level="pipeline") if r.data.params["detection.alpha"] == "0.1"]
+        assert row.data.tags["ran.detection"]
+        (flow, *_) = reproduced.runs(stage="flow")
+        assert row.data.tags["cached.flow"] in {r.info.run_id for r in reproduced.runs(stage="flow")}, flow.info.run_id
+        assert row.data.metrics["flow.nll_val"] == pytest.approx(
+            reproduced.runs(level="pipeline")[-1].data.metrics["flow.nll_val"]
+        )
+    finally:
+        reproduced.run("git", "checkout", "--quiet", ".")
+        reproduced.run("dvc", "checkout")
+
+
+def test_publish_rebuilds_a_row_from_a_revision_in_a_new_store(reproduced: Checkout, tmp_path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    reproduced.run("mistakes", "publish", "HEAD", MLFLOW_TRACKING_URI=uri)
+    reproduced.run("mistakes", "publish", "HEAD", MLFLOW_TRACKING_URI=uri)
+    client = MlflowClient(uri)
+    (row,) = client.search_runs([client.get_experiment_by_name("mistakes").experiment_id])
+    (known,) = [r for r in reproduced.runs(level="pipeline") if r.data.params["detection.alpha"] == "0.05"]
+    assert row.data.metrics == known.data.metrics
+    assert row.data.params == known.data.params
+    assert row.data.tags["content_key"] == known.data.tags["content_key"]
+    assert reproduced.run("mistakes", "publish", "no-such-revision", check=False).stderr.startswith("error: ")
+
+
+def test_experiment_in_a_temporary_copy_lands_in_the_main_store(reproduced: Checkout) -> None:
+    reproduced.run("dvc", "exp", "run", "--temp", "--name", "temporary", "-S", "detection.seed=1")
+    (row,) = reproduced.runs(level="pipeline", **{"`dvc.exp_name`": "temporary"})
+    assert row.info.status == "FINISHED"
+    assert row.info.run_name == "temporary/smoke"
+    assert row.info.artifact_uri.startswith(f"file://{reproduced.folder}/mlartifacts/")
+    assert "Classifier “smoke”" in next((reproduced.folder / "mlartifacts").rglob("report.html")).read_text()
+    reproduced.run("mistakes", "publish", "temporary")  # by the experiment's name: the row is there already
+    assert len(reproduced.runs(level="pipeline", **{"`dvc.exp_name`": "temporary"})) == 1
+
+
+def test_four_queued_experiments_on_two_workers(reproduced: Checkout) -> None:
+    reproduced.run(
+        "dvc", "exp", "run", "--queue", "-S", "detection.bootstrap=20,21", "-S", "hypotheses.bootstrap=30,31"
+    )
+    reproduced.run("dvc", "queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 600
+    while True:
+        status = reproduced.run("dvc", "queue", "status").stdout
+        if "Queued" not in status and "Running" not in status:
+            break
+        assert time.monotonic() < deadline, status
+        time.sleep(2)
+    assert status.count("Success") == 4, status
+    rows = [r for r in reproduced.runs(level="pipeline") if r.data.params["detection.bootstrap"] in {"20", "21"}]
+    combinations = {(r.data.params["detection.bootstrap"], r.data.params["hypotheses.bootstrap"]) for r in rows}
+    assert len(rows) == len(combinations) == 4
+    assert {r.info.status for r in rows} == {"FINISHED"}
+    assert len({r.data.tags["dvc.exp_name"] for r in rows}) == 4
+
+
+def test_killed_training_resumes_to_the_same_bytes(reproduced: Checkout, tmp_path) -> None:
+    whole = (reproduced.folder / "data/classifier/smoke/model.safetensors").read_bytes()
+    other = clone(tmp_path)
+    process = subprocess.Popen(
+        ["dvc", "repro", "classifier"], cwd=other.folder, env=other.env, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("classifier: 3 "):
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    assert not list(other.folder.glob("data/classifier/smoke/*"))
+    (other.folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+    done = other.run("dvc", "repro", "classifier")
+    assert "classifier: 1 " not in done.stdout
+    assert "classifier: 6 " in done.stdout
+    assert (other.folder / "data/classifier/smoke/model.safetensors").read_bytes() == whole
+    states = sorted(r.info.status for r in other.runs(stage="classifier"))
+    assert states == ["FINISHED", "KILLED"]
+
+
+def test_unreachable_server_delays_nothing_and_the_run_appears_later_once(tmp_path) -> None:
+    other = clone(tmp_path)
+    absent = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKING_STRICT": "0"}
+    done = other.run("dvc", "repro", "flow", **absent)
+    assert "warning: MLflow at http://127.0.0.1:9 does not answer" in done.stderr + done.stdout
+    assert next((other.folder / "data/flow").rglob("flow.safetensors"))
+    assert not (other.folder / "mlflow.db").exists()
+    for _ in range(2):
+        other.run("python", "-m", "stages.track", DVC_ROOT=str(other.folder))
+        assert len(other.runs(stage="flow")) == 1
+        assert len(other.runs(level="pipeline")) == 1
+    (flow,) = other.runs(stage="flow")
+    assert {"loss", "nll_val"} <= set(flow.data.metrics)
+
+
+def test_strict_tracking_refuses_an_unreachable_server(reproduced: Checkout) -> None:
+    env = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKING_STRICT": "1"}
+    done = reproduced.run("python", "-m", "stages.track", check=False, **env)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: MLflow: tracking store is 'http://127.0.0.1:9'")

@@ -1,0 +1,349 @@
+"""The science against closed forms, invariants and other implementations."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from mistakes import attacks, baselines, classifier, conformal, density, ood, resampling
+from mistakes.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    mixing = rng.normal(size=(6, 6))
+    return np.maximum(rng.normal(size=(600, 6)) @ mixing + 1, 0).astype(np.float32)
+
+
+# density
+
+
+@pytest.mark.parametrize("kind", ["maf", "realnvp", "spline"])
+@pytest.mark.parametrize("transform", ["raw", "pca", "direction_norm"])
+def test_log_determinant_agrees_with_autograd(
+    kind: str, transform: str, features: np.ndarray, cpu: torch.device
+) -> None:
+    settings = density.Optimisation(2, 2, 100, 1e-3, 5.0, 0)
+    fitted = density.fit(
+        features, features, kind, transform, 4, 2, 8, settings, cpu, lambda *_, **__: None
+    ).density.double()
+    z = torch.as_tensor(features[:3]).double()
+    coordinates = fitted.preprocessing._coordinates(z)
+
+    def noise(c: torch.Tensor) -> torch.Tensor:
+        y = (c - fitted.preprocessing.shift) / fitted.preprocessing.scale
+        return fitted.flow.transform_to_noise(y[None])[0]
+
+    for i in range(3):
+        jacobian = torch.autograd.functional.jacobian(noise, coordinates[i])
+        u = noise(coordinates[i])
+        expected = -0.5 * (u**2).sum() - len(u) / 2 * np.log(2 * np.pi) + torch.linalg.slogdet(jacobian)[1]
+        assert fitted.log_prob(z[i : i + 1]).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_flow_reaches_a_gaussian_s_entropy_and_gaussian_is_exact(cpu: torch.device, rng: np.random.Generator) -> None:
+    covariance = np.array([[2.0, 0.8], [0.8, 1.0]])
+    z, held_out = (rng.multivariate_normal([3, -1], covariance, 4000).astype(np.float32) for _ in range(2))
+    settings = density.Optimisation(8, 3, 200, 3e-3, 5.0, 0)
+    fitted = density.fit(z, held_out, "maf", "pca", 2, 2, 16, settings, cpu, lambda *_, **__: None)
+    exact = stats.multivariate_normal([3, -1], covariance)
+    entropy = exact.entropy()
+    assert fitted.nll_select_gaussian == pytest.approx(entropy, abs=0.05)
+    assert fitted.nll_select == pytest.approx(entropy, abs=0.1)
+    found = density.evaluate(fitted.density.gaussian_log_prob, held_out[:50])
+    assert found == pytest.approx(exact.logpdf(held_out[:50]), abs=0.15)
+
+
+def test_direction_norm_density_does_not_change_with_the_scale_of_the_features(features: np.ndarray, cpu) -> None:
+    settings = density.Optimisation(2, 2, 100, 1e-3, 5.0, 0)
+    one, hundred = (
+        density.fit(z, z, "maf", "direction_norm", 3, 2, 8, settings, cpu, lambda *_, **__: None).density
+        for z in (features, 128 * features)
+    )
+    a, b = density.evaluate(one.log_prob, features), density.evaluate(hundred.log_prob, 128 * features)
+    assert a == pytest.approx(b, abs=1e-2)
+
+
+def test_saved_flow_gives_the_same_density_and_zeros_are_finite(features: np.ndarray, cpu, tmp_path) -> None:
+    settings = density.Optimisation(1, 1, 100, 1e-3, 5.0, 0)
+    fitted = density.fit(
+        features, features, "maf", "direction_norm", 3, 2, 8, settings, cpu, lambda *_, **__: None
+    ).density
+    density.save(fitted, tmp_path / "flow.safetensors")
+    loaded = density.load(tmp_path / "flow.safetensors")
+    z = np.vstack([features[:5], np.zeros((1, 6), np.float32), np.full((1, 6), 1e6, np.float32)])
+    found = density.evaluate(loaded.log_prob, z)
+    assert np.array_equal(found, density.evaluate(fitted.log_prob, z))
+    assert np.isfinite(found).all()
+
+
+def test_a_flow_that_diverges_says_so(features: np.ndarray, cpu: torch.device) -> None:
+    settings = density.Optimisation(5, 5, 100, 1e6, 1e9, 0)
+    with pytest.raises(density.DivergenceError):
+        density.fit(features, features, "maf", "pca", 3, 2, 8, settings, cpu, lambda *_, **__: None)
+
+
+def test_too_many_components_are_refused(features: np.ndarray, cpu: torch.device) -> None:
+    settings = density.Optimisation(1, 1, 100, 1e-3, 5.0, 0)
+    with pytest.raises(InputError, match="flow.components is 7, expected at most 6"):
+        density.fit(features, features, "maf", "pca", 7, 2, 8, settings, cpu, lambda *_, **__: None)
+
+
+# baselines
+
+
+def test_mahalanobis_and_knn_agree_with_second_implementations(rng: np.random.Generator) -> None:
+    labels = rng.integers(0, 3, 900)
+    z = (rng.normal(size=(900, 5)) + 3 * labels[:, None]).astype(np.float32)
+    z[:, 4] = 0  # a unit that never fires
+    fitted = baselines.fit(z, labels, 7, 500, 0)
+    test = rng.normal(size=(40, 5)).astype(np.float32)
+    test[:, 4] = 0
+    found = fitted.score(test, rng.normal(size=(40, 3)).astype(np.float32))
+    means = np.stack([z[labels == k].mean(0) for k in range(3)]).astype(np.float64)
+    scatter = sum(np.cov(z[labels == k].T, bias=True) * (labels == k).sum() for k in range(3))
+    precision = np.linalg.inv(scatter[:4, :4])
+    difference = (test[:, None] - means)[:, :, :4]
+    expected = 0.5 * np.einsum("nki,ij,nkj->nk", difference, precision, difference).min(1)
+    assert found["mahalanobis"] == pytest.approx(expected, rel=1e-4)
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    neighbours = NearestNeighbors(n_neighbors=7).fit(unit(fitted.bank.numpy()))
+    assert found["knn"] == pytest.approx(neighbours.kneighbors(unit(test))[0][:, -1], abs=1e-4)
+
+
+def test_logit_scores_have_their_closed_forms(rng: np.random.Generator) -> None:
+    fitted = baselines.fit(rng.normal(size=(50, 2)).astype(np.float32), np.arange(50) % 2, 3, 50, 0)
+    f = rng.normal(scale=4, size=(20, 4)).astype(np.float32)
+    found = fitted.score(rng.normal(size=(20, 2)).astype(np.float32), f)
+    p = np.exp(f.astype(float)) / np.exp(f.astype(float)).sum(1, keepdims=True)
+    assert found["msp"] == pytest.approx(-p.max(1))
+    assert found["entropy"] == pytest.approx(stats.entropy(p, axis=1))
+    assert found["energy"] == pytest.approx(-np.log(np.exp(f.astype(float)).sum(1)))
+    assert found["max_logit"] == pytest.approx(-f.max(1))
+
+
+# conformal
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("n", [19, 39])
+def test_false_alarms_keep_the_bound_at_small_n(ties: bool, n: int, rng: np.random.Generator) -> None:
+    draws = rng.normal(size=(20_000, n + 1))
+    draws = draws.round() if ties else draws
+    p = np.array([conformal.p_values(row[:-1], row[-1:])[0] for row in draws])
+    for alpha in (0.05, 0.1, 0.2):
+        rate, noise = (p <= alpha).mean(), 4 * np.sqrt(alpha / 20_000)
+        assert rate <= alpha + noise
+        if not ties:  # continuous scores: the bound is met exactly at multiples of 1 / (n + 1)
+            assert rate >= alpha - noise
+
+
+def test_alpha_too_small_for_the_calibration_set_is_refused() -> None:
+    conformal.require(0.05, 19)
+    with pytest.raises(InputError, match="detection.alpha is 0.05, expected at least 1/19"):
+        conformal.require(0.05, 18)
+
+
+# resampling
+
+
+def test_roc_statistics_agree_with_scikit_learn_also_weighted(rng: np.random.Generator) -> None:
+    f, s = rng.normal(1, 1, 80).round(1), rng.normal(0, 1, 300).round(1)  # rounded: with ties
+    labels, scores = np.r_[np.ones(80), np.zeros(300)], np.r_[f, s]
+    wf, ws = next(resampling.bootstrap_weights(80, 3, rng)), next(resampling.bootstrap_weights(300, 3, rng))
+    ranked, swapped = resampling.rank(f, s), resampling.rank(-s, -f)
+    for i in range(3):
+        w = np.r_[wf[:, i], ws[:, i]]
+        assert resampling.auroc(ranked, wf, ws)[i] == pytest.approx(roc_auc_score(labels, scores, sample_weight=w))
+        assert resampling.average_precision(ranked, wf, ws)[i] == pytest.approx(
+            average_precision_score(labels, scores, sample_weight=w)
+        )
+        assert resampling.average_precision(swapped, ws, wf)[i] == pytest.approx(
+            average_precision_score(1 - labels, -scores, sample_weight=w)
+        )
+        successes, failures = np.sort(np.repeat(s, ws[:, i].astype(int))), np.repeat(f, wf[:, i].astype(int))
+        threshold = successes[int(np.ceil(0.95 * len(successes))) - 1]
+        assert resampling.fpr95(ranked, wf, ws)[i] == pytest.approx((failures <= threshold).mean())
+
+
+def test_bootstrap_weights_do_not_depend_on_anything_but_seed_and_count_every_draw() -> None:
+    parts = list(resampling.bootstrap_weights(50, 250, np.random.default_rng(3)))
+    assert [part.shape for part in parts] == [(50, 100), (50, 100), (50, 50)]
+    assert all((part.sum(0) == 50).all() for part in parts)
+
+
+def test_stratified_p_values_are_uniform_under_the_null(rng: np.random.Generator) -> None:
+    strata = np.repeat([0, 1, 2], [30, 20, 10])
+    p = []
+    for _ in range(500):
+        scores = rng.normal(size=60) + strata  # strata differ, groups do not
+        group = rng.random(60) < 0.2 + 0.2 * strata  # and are distributed unevenly over them
+        p.append(resampling.stratified_permutation(scores, group, strata, 199, rng)[1])
+    assert stats.kstest(np.array(p) - rng.uniform(0, 1 / 200, 500), "uniform").pvalue > 0.01
+
+
+def test_stratification_removes_a_planted_effect_of_class_composition(rng: np.random.Generator) -> None:
+    strata = np.repeat([0, 1], 500)
+    scores, group = rng.normal(size=1000) + 2 * strata, rng.random(1000) < np.where(strata, 0.3, 0.05)
+    pooled = resampling.stratified_permutation(scores, group, np.zeros(1000), 999, np.random.default_rng(0))
+    stratified = resampling.stratified_permutation(scores, group, strata, 999, np.random.default_rng(0))
+    assert pooled[1] == 1 / 1000
+    assert stratified[1] > 0.01
+
+
+def test_one_stratum_agrees_with_scipy(rng: np.random.Generator) -> None:
+    f, s = rng.normal(0.25, 1, 25), rng.normal(0, 1, 60)
+    expected = stats.permutation_test((f, s), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True,
+                                      n_resamples=20_000, alternative="greater", rng=rng)  # fmt: skip
+    group = np.arange(85) < 25
+    difference, p = resampling.stratified_permutation(np.r_[f, s], group, np.zeros(85), 20_000, rng)
+    assert difference == pytest.approx(expected.statistic)
+    assert p == pytest.approx(expected.pvalue, abs=4 * np.sqrt(expected.pvalue / 20_000))
+
+
+def test_exact_stratified_p_on_a_case_small_enough_to_enumerate() -> None:
+    scores, group = np.array([3.0, 1.0, 0.0, 5.0, 4.0]), np.array([True, False, False, True, False])
+    strata = np.array([0, 0, 0, 1, 1])  # 3 x 2 arrangements, the observed one is the only largest
+    p = resampling.stratified_permutation(scores, group, strata, 60_000, np.random.default_rng(0))[1]
+    assert p == pytest.approx(1 / 6, abs=0.01)
+
+
+def test_strata_without_both_groups_are_no_evidence(rng: np.random.Generator) -> None:
+    assert resampling.stratified_permutation(
+        np.arange(4.0), np.array([1, 1, 0, 0], bool), np.array([0, 0, 1, 1]), 9, rng
+    ) == (0.0, 1.0)
+
+
+# attacks and OOD sets
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[classifier.Classifier, np.ndarray, np.ndarray]:
+    """A small network that tells bright left halves from bright right halves."""
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 90, (400, 1, 8, 8)).astype(np.uint8)
+    labels = rng.integers(0, 2, 400)
+    images[labels == 0, :, :, :4] += 60
+    images[labels == 1, :, :, 4:] += 60
+    schedule = classifier.Schedule(3, 40, 0.05, 0.9, 1e-4, False, "float32", 0)
+    model = classifier.new("small_cnn", 4, 2, images, 0)
+    checkpoint = tmp_path_factory.mktemp("trained") / "c.safetensors"
+    classifier.train(model, images, labels, schedule, torch.device("cpu"), lambda *_: {}, checkpoint)
+    return model.eval().requires_grad_(False), images, labels
+
+
+def test_success_grows_with_eps_and_stays_within_it_after_rounding(trained, cpu: torch.device) -> None:
+    model, images, labels = trained
+    origin = attacks.initially_correct(model, images, labels, 50, 0, cpu, 20)
+    assert len(origin) == 50
+    rates = []
+    for eps in (0.003, 0.1, 0.5):
+        made = attacks.run(
+            model, images[origin], labels[origin], "GradientSignAttack", "linf", {"eps": eps}, 0, cpu, 20
+        )
+        change = np.abs(made.images.astype(int) - images[origin]).max((1, 2, 3))
+        assert (change <= int(eps * 255)).all()
+        assert made.linf == pytest.approx(change / 255, abs=1e-6)
+        assert np.array_equal(made.success, attacks.predict(model, made.images, cpu, 50) != labels[origin])
+        rates.append(made.success.mean())
+    assert rates[0] == 0  # less than one grey level: nothing is left of it in an 8-bit image
+    assert rates[0] <= rates[1] <= rates[2]
+    assert rates[2] > 0.9
+
+
+@pytest.mark.parametrize(
+    "attack", ["LinfPGDAttack", "LinfBasicIterativeAttack", "DDNL2Attack", "CarliniWagnerL2Attack"]
+)
+def test_attacks_do_not_depend_on_the_batch_size(trained, attack: str, cpu: torch.device) -> None:
+    model, images, labels = trained
+    arguments = {
+        "LinfPGDAttack": {"eps": 0.2, "nb_iter": 3, "rand_init": False},
+        "LinfBasicIterativeAttack": {"eps": 0.2, "nb_iter": 3},
+        "DDNL2Attack": {"nb_iter": 5},
+        "CarliniWagnerL2Attack": {"max_iterations": 5, "binary_search_steps": 1, "abort_early": False},
+    }[attack]
+    origin = attacks.initially_correct(model, images, labels, 20, 0, cpu, 20)
+    some, all_ = (
+        attacks.run(model, images[origin], labels[origin], attack, "l2", arguments, 0, cpu, n) for n in (7, 20)
+    )
+    assert (some.images != all_.images).mean() < 0.01  # float32 kernels round differently for other batch sizes
+
+
+def test_unknown_attacks_and_arguments_are_named(trained, cpu: torch.device) -> None:
+    model, images, labels = trained
+    with pytest.raises(InputError, match="expected a class of advertorch.attacks: .*LinfPGDAttack"):
+        attacks.run(model, images, labels, "NoSuchAttack", "l2", {}, 0, cpu, 10)
+    with pytest.raises(InputError, match="is 'epsilon', expected one of .*eps"):
+        attacks.run(model, images, labels, "GradientSignAttack", "linf", {"epsilon": 1.0}, 0, cpu, 10)
+
+
+@pytest.mark.parametrize("name", ["digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled"])
+def test_ood_sets_are_deterministic_images_like_the_test_images(name: str, rng: np.random.Generator) -> None:
+    test = rng.integers(0, 256, (40, 3, 28, 28), np.uint8)
+    first, again, other = (ood.draw(name, test, 30, 7, seed) for seed in (0, 0, 1))
+    assert first.shape == (30, 3, 28, 28)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert len(np.unique(first.reshape(30, -1), axis=0)) > 25
+
+
+def test_shuffled_images_keep_their_pixels_and_bad_patches_are_refused(rng: np.random.Generator) -> None:
+    test = rng.integers(0, 256, (5, 1, 8, 8), np.uint8)
+    shuffled = ood.draw("patch_shuffled", test, 5, 4, 0)
+    assert np.array_equal(np.sort(shuffled.reshape(5, -1)), np.sort(test.reshape(5, -1)))
+    corners = {test[0, :, i : i + 4, j : j + 4].tobytes() for i in (0, 4) for j in (0, 4)}
+    assert {shuffled[0, :, i : i + 4, j : j + 4].tobytes() for i in (0, 4) for j in (0, 4)} == corners
+    with pytest.raises(InputError, match="ood.patch is 3, expected a divisor of 8"):
+        ood.draw("patch_shuffled", test, 5, 3, 0)
+
+
+# classifier
+
+
+def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.device, tmp_path) -> None:
+    _, images, labels = trained
+    schedule = classifier.Schedule(4, 40, 0.05, 0.9, 1e-4, True, "bfloat16", 0)
+    whole, broken = (classifier.new("small_cnn", 4, 2, images, 0) for _ in range(2))
+    classifier.train(whole, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "a")
+
+    def stop(epoch: int, _loss: float) -> dict[str, float]:
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        classifier.train(broken, images, labels, schedule, cpu, stop, tmp_path / "b")
+    fresh = classifier.new("small_cnn", 4, 2, images, 0)
+    history = classifier.train(fresh, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "b")
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    for a, b in zip(whole.state_dict().values(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("name", "width", "features"), [("small_cnn", 8, 128), ("resnet18", 64, 512)])
+def test_saved_classifier_rebuilds_itself_with_its_features(name, width, features, cpu, tmp_path, rng) -> None:
+    from mistakes.features import Extractor
+
+    images = rng.integers(0, 256, (6, 3, 16, 16), np.uint8)
+    model = classifier.new(name, width, 5, images, 0).eval()
+    classifier.save(model, tmp_path / "m.safetensors")
+    loaded = classifier.load(tmp_path / "m.safetensors")
+    x = classifier.to_unit(images)
+    assert torch.equal(model(x), loaded(x))
+    batch = Extractor(loaded, "penultimate", cpu).whole(images, 4)
+    assert batch.features.shape == (6, features)
+    assert batch.logits == pytest.approx(model(x).detach().numpy(), abs=1e-4)
+    head = model.net.logits if name == "small_cnn" else model.net.fc
+    assert head(torch.as_tensor(batch.features)).detach().numpy() == pytest.approx(batch.logits, abs=1e-4)
+    with pytest.raises(InputError, match="features.layer is 'nowhere', expected penultimate or one of .*net"):
+        Extractor(loaded, "nowhere", cpu)
+    some = (
+        Extractor(loaded, "net.block2" if name == "small_cnn" else "net.layer2.1.relu_1", cpu)
+        if name == "resnet18"
+        else None
+    )
+    assert some is None or some.whole(images, 4).features.shape == (6, 128)

@@ -1,0 +1,145 @@
+"""dvc.yaml against the code: dependencies, parameters, names, and the proof that nothing leaks."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mistakes import params
+
+ROOT = Path(__file__).parents[1]
+STAGES = {
+    name: definition.get("do", definition)
+    for name, definition in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+}
+EXEMPT = {"mistakes/params.py", "mistakes/stage.py"}  # hold no default, change no artifact
+
+
+def imported(path: str) -> set[str]:
+    """Return the project's files that a file imports, at the top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        files = (name.replace(".", "/") + ".py" for name in names if name.startswith(("mistakes.", "stages.")))
+        found |= {file for file in files if (ROOT / file).is_file()}
+    return found
+
+
+def closure(path: str) -> set[str]:
+    seen, waiting = set(), {path}
+    while waiting:
+        file = waiting.pop()
+        seen.add(file)
+        waiting |= imported(file) - seen - EXEMPT
+    return seen
+
+
+def data_deps(definition: dict) -> set[str]:
+    return {dep for dep in definition["deps"] if dep.startswith("data/")}
+
+
+def produced(definition: dict) -> list[str]:
+    items = [*definition.get("outs", []), *definition.get("metrics", []), *definition.get("plots", [])]
+    return [next(iter(item)) if isinstance(item, dict) else item for item in items]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_deps_are_the_import_closure(name: str) -> None:
+    listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
+    assert listed == closure(f"stages/{name}.py")
+
+
+def test_templates_are_deps() -> None:
+    assert "mistakes/templates/report.html.j2" in STAGES["report"]["deps"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_one_noun_in_every_place(name: str) -> None:
+    assert (ROOT / "stages" / f"{name}.py").is_file()
+    assert STAGES[name]["cmd"].startswith(f"python -m stages.{name}")
+    assert STAGES[name]["desc"]
+    assert all(path.split("/")[1] == name for path in produced(STAGES[name]))
+
+
+def test_every_script_is_a_stage() -> None:
+    assert {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"} == set(STAGES)
+
+
+@pytest.mark.parametrize("name", sorted(set(STAGES) - {"track"}))
+def test_command_names_exactly_the_data_dependencies(name: str) -> None:
+    *inputs, out = STAGES[name]["cmd"].split()[3:]
+    assert set(inputs) == data_deps(STAGES[name])
+    assert all(path == out or path.startswith(out + "/") for path in produced(STAGES[name]))
+
+
+@pytest.mark.parametrize("name", sorted(set(STAGES) - {"track"}))
+def test_parameters_used_are_parameters_listed(name: str) -> None:
+    """A script reads run.params.SECTION, run.classifier and run.device; dvc.yaml must list just those."""
+    used = set()
+    for node in ast.walk(ast.parse((ROOT / "stages" / f"{name}.py").read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "run":
+            used |= {"classifier": {"classifiers.${key}"}, "device": {"device"}}.get(node.attr, set())
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "params":
+            used.add(node.attr)
+    assert used == set(STAGES[name]["params"])
+
+
+def test_nothing_that_fits_descends_from_test_adversarial_or_ood() -> None:
+    """Follow every file that a fitting stage reads back to its sources: only fit, val and cal may be met.
+
+    ``features`` maps each split by itself, so its output of a split descends from the images of that split.
+    """
+    makers = {path: name for name, definition in STAGES.items() for path in produced(definition)}
+
+    def ancestors(path: str) -> set[str]:
+        maker = makers.get(path)
+        if maker in (None, "raw", "images"):
+            return {path}
+        read = data_deps(STAGES[maker])
+        if maker == "features":
+            split = path.rsplit("/", 1)[1]
+            read = {dep for dep in read if not dep.startswith("data/images/") or dep == f"data/images/{split}"}
+        return {path}.union(*(ancestors(dep) for dep in read))
+
+    for name in ("classifier", "flow", "detectors"):
+        met = set().union(*(ancestors(dep) for dep in data_deps(STAGES[name])))
+        assert met & {"data/images/fit", "data/images/val", "data/images/cal"}
+        assert not [path for path in met if "/test" in path or path.startswith(("data/adversarial", "data/ood"))]
+    read = set().union(*(ancestors(dep) for dep in data_deps(STAGES["scores"])))
+    assert "data/images/test" in read  # the walk does find the test images where they are
+
+
+@pytest.mark.parametrize("name", sorted(set(STAGES) - {"track"}))
+def test_import_costs_no_more_than_the_stage_uses(name: str) -> None:
+    code = f"import sys, stages.{name}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = set(loaded.stdout.split())
+    assert "mlflow" not in modules
+    assert ("matplotlib" in modules) == (name == "report")
+    if name in {"raw", "images", "ood", "hypotheses", "detection", "report"}:
+        assert "torch" not in modules
+
+
+def test_params_of_the_project_and_of_smoke_are_valid() -> None:
+    default, smoke = params.load(ROOT / "params.yaml"), params.load(ROOT / "tests" / "smoke" / "params.yaml")
+    assert default.adversarial.attacks.keys() == smoke.adversarial.attacks.keys()
+
+
+@pytest.mark.parametrize(
+    "path", [*(ROOT / "stages").glob("*.py"), *(ROOT / "mistakes").glob("*.py")], ids=lambda p: p.stem
+)
+def test_sizes(path: Path) -> None:
+    """A stage is at most 70 lines, a module 300, a function body 40 (without its docstring)."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= (70 if path.parent.name == "stages" else 300)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            assert not body or node.end_lineno - body[0].lineno < 40, node.name
