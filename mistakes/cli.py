@@ -1,8 +1,9 @@
-"""The command ``mistakes``: rebuild MLflow rows, open the MLflow UI."""
+"""The command ``mistakes``: rebuild MLflow rows, print results, open the MLflow UI."""
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from mistakes.errors import InputError
 
@@ -32,18 +33,32 @@ def ui(port: int) -> None:
         os.execv(sys.executable, command)
 
 
+def results(names: list[str]) -> None:
+    """Print the results of classifiers as Markdown tables, as in README.md."""
+    from mistakes import params, summary
+
+    for name in names or params.load().classifiers:
+        print(summary.markdown(Path("data"), name))
+
+
 def main() -> None:
     """Run the command line; exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="mistakes", description="Find out where a classifier fails.")
     commands = parser.add_subparsers(dest="command", required=True)
     publishing = commands.add_parser("publish", help=publish.__doc__)
     publishing.add_argument("revisions", nargs="+", metavar="REV", help="git revision, or name of a DVC experiment")
+    printing = commands.add_parser("results", help=results.__doc__)
+    printing.add_argument(
+        "names", nargs="*", metavar="NAME", help="classifiers of params.yaml; all where none is named"
+    )
     showing = commands.add_parser("ui", help=ui.__doc__)
     showing.add_argument("--port", type=int, default=5000)
     arguments = parser.parse_args()
     try:
         if arguments.command == "publish":
             publish(arguments.revisions)
+        elif arguments.command == "results":
+            results(arguments.names)
         else:
             ui(arguments.port)
     except InputError as error:

@@ -36,7 +36,8 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
         for row in detected.to_dict("records")
         for column in SHOWN
     }
-    metrics |= {f"macro_auroc.{row['score']}": row["macro_auroc"] for row in macro.to_dict("records")}
+    columns = ("macro_auroc", "macro_auroc_low", "macro_auroc_high")
+    metrics |= {f"{column}.{row['score']}": row[column] for row in macro.to_dict("records") for column in columns}
     return metrics | {f"false_alarms.{row['score']}": row["false_alarms"] for row in alarms.to_dict("records")}
 
 

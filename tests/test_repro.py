@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ STAGES = ("raw", "images", "classifier", "features", "flow", "detectors", "adver
 def test_repro_gives_report_metrics_and_a_complete_row(reproduced: Checkout) -> None:
     page = (reproduced.folder / "data/report/report.html").read_text()
     assert "Classifier “smoke”" in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "")
+    assert not re.findall(r"""(?:src|href)=["']http""", page)  # self-contained: nothing is loaded
     (row,) = reproduced.runs(level="pipeline")
     assert row.info.status == "FINISHED"
     for stage in set(STAGES) - {"raw", "features", "report"}:

@@ -127,6 +127,13 @@ def test_import_costs_no_more_than_the_stage_uses(name: str) -> None:
         assert "torch" not in modules
 
 
+def test_readme_shows_what_the_committed_metrics_say() -> None:
+    from mistakes.summary import markdown
+
+    name = next(iter(params.load(ROOT / "params.yaml").classifiers))
+    assert markdown(ROOT / "data", name) in (ROOT / "README.md").read_text()
+
+
 def test_params_of_the_project_and_of_smoke_are_valid() -> None:
     default, smoke = params.load(ROOT / "params.yaml"), params.load(ROOT / "tests" / "smoke" / "params.yaml")
     assert default.adversarial.attacks.keys() == smoke.adversarial.attacks.keys()
