@@ -18,7 +18,8 @@ def markdown(data: Path, name: str) -> str:
 
 def _classifier(found: dict[str, dict[str, Any]]) -> str:
     s, c = found["scores"], found["classifier"]
-    accuracy = f"Accuracy: {100 * s['accuracy_test']:.2f} % on test images, {100 * c['accuracy_fit']:.2f} % on training images."
+    test, fit = 100 * s["accuracy_test"], 100 * c["accuracy_fit"]
+    accuracy = f"Accuracy: {test:.2f} % on test images, {fit:.2f} % on training images."
     nll = f"flow {s['nll_test']:.2f} nats, full-covariance Gaussian {s['nll_test_gaussian']:.2f} nats."
     return f"{accuracy} Negative log-likelihood of test features: {nll}\n"
 
