@@ -62,7 +62,9 @@ def percent(share: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Return a p-value with two digits, as statisticians write it."""
+    """Return a p-value with two digits; one that is 0 in floating point as a bound."""
+    if p == 0:
+        return "< 1e-300"
     return f"{p:.2g}" if p >= 1e-3 else f"{p:.1e}"
 
 
