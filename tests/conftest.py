@@ -54,7 +54,7 @@ def clone(folder: Path) -> Checkout:
         check=True,
     )
     for name in listed.stdout.decode().split("\0"):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() and not name.startswith("data/"):  # results of the default run have no place in it
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     shutil.copy2(ROOT / "tests" / "smoke" / "params.yaml", folder / "params.yaml")
