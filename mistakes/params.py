@@ -49,7 +49,7 @@ class Classifier(Section):
     momentum: NonNegative
     weight_decay: NonNegative
     flip: bool
-    precision: Literal["bfloat16", "float32"]
+    precision: Literal["auto", "bfloat16", "float32"]
 
 
 class Features(Section):
