@@ -39,9 +39,9 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
         raise InputError(scores, "column source", found, "correctly classified images of id and of fit")
     settings = hypotheses.Settings(section.resamples, section.bootstrap, section.confidence, section.bins, section.seed)
     results = []
-    for (source, name), part in detection.sets(table).items():
-        for hypothesis, registered in section.registered.items():
-            if registered.failure == source:
+    for hypothesis, registered in section.registered.items():
+        for (source, name), part in detection.sets(table).items():
+            if source == registered.failure:
                 compared = sample(part, successes, registered.test == "permutation_paired")
                 results.append(
                     hypotheses.test(hypothesis, name, registered.family, registered.test, compared, settings)
