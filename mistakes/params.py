@@ -1,10 +1,10 @@
 """The typed mirror of params.yaml: every key, no defaults. Units and choices are explained in params.yaml."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mistakes.errors import InputError
 
@@ -122,8 +122,25 @@ class Hypothesis(Section):
 
     failure: Literal["mistakes", "adversarial", "ood"]
     density: Literal["lower"]
-    test: Literal["permutation_within_predicted_class", "permutation_paired", "permutation"]
+    test: Literal[
+        "permutation", "permutation_paired", "permutation_within_predicted_class", "permutation_within_confidence_bins",
+        "cochran_armitage",
+    ]  # fmt: skip
     family: Name
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if (self.test == "permutation_paired") > (self.failure == "adversarial"):
+            raise ValueError("permutation_paired for adversarial only: no other failure comes from a clean image")
+        return self
+
+
+class Controls(Section):
+    """The negative controls of stage hypotheses."""
+
+    repetitions: Count
+    resamples: Count
+    alpha: Share
 
 
 class Hypotheses(Section):
@@ -133,6 +150,10 @@ class Hypotheses(Section):
     resamples: Count
     bootstrap: Count
     confidence: Share
+    bins: Annotated[int, Field(ge=2)]
+    alpha: Share
+    smallest_a12: Annotated[float, Field(gt=0.5, lt=1)]
+    controls: Controls
     registered: dict[Name, Hypothesis]
 
 

@@ -41,24 +41,29 @@ def stratified_permutation(scores: Array, group: Array, strata: Array, resamples
 
 
 def _subset_sums(values: Array, size: int, resamples: int, rng: np.random.Generator) -> Array:
-    """Return the sums of ``resamples`` random subsets of ``size`` values: the first steps of Fisher and Yates' shuffle.
-
-    A step swaps in all resamples at once, so the cost grows with the smaller group, not with the stratum.
-    """
+    """Return the sums of ``resamples`` random subsets of ``size`` values; the cost grows with the smaller part."""
     small = min(size, len(values) - size)
-    sums = []
-    for start in range(0, resamples, 1000):
-        rows = np.arange(min(1000, resamples - start))
-        pool = np.tile(values, (len(rows), 1))
-        total = np.zeros(len(rows))
-        for step in range(small):
-            drawn = rng.integers(step, len(values), len(rows))
-            picked = pool[rows, drawn]
-            pool[rows, drawn] = pool[:, step]
-            total += picked
-        sums.append(total)
-    subset = np.concatenate(sums)
+    batches = [min(1000, resamples - start) for start in range(0, resamples, 1000)]
+    subset = np.concatenate([values[_subsets(len(values), small, rows, rng)].sum(axis=1) for rows in batches])
     return subset if small == size else values.sum() - subset
+
+
+def _subsets(n: int, size: int, rows: int, rng: np.random.Generator) -> Array:
+    """Return int32 (rows, size): in each row, ``size`` different numbers below n, every such set equally likely.
+
+    Numbers are drawn independently, and those that a row already has are drawn again, until none is left. So a row
+    ends as the first ``size`` different numbers of an endless independent sequence: no set is favoured.
+    """
+    drawn = rng.integers(0, n, (rows, size), dtype=np.int32)
+    waiting = np.arange(rows)
+    while len(waiting):
+        part = np.sort(drawn[waiting], axis=1)
+        repeated = np.zeros(part.shape, bool)
+        repeated[:, 1:] = part[:, 1:] == part[:, :-1]
+        part[repeated] = rng.integers(0, n, int(repeated.sum()), dtype=np.int32)
+        drawn[waiting] = part
+        waiting = waiting[repeated.any(axis=1)]
+    return drawn
 
 
 def bootstrap_weights(n: int, resamples: int, rng: np.random.Generator, batch: int = 100) -> Iterator[Array]:
@@ -100,11 +105,15 @@ def _cumulated(weights: Array) -> Array:
     return sums
 
 
+def wins(ranked: Ranked, positive: Array, negative: Array) -> Array:
+    """Return the weight of pairs in which the positive scores higher, ties counted half, float64 (b,); see auroc."""
+    below = _cumulated(negative[ranked.negative_order])
+    return (positive * (below[ranked.below] + below[ranked.not_above])).sum(0, dtype=np.float64) / 2
+
+
 def auroc(ranked: Ranked, positive: Array, negative: Array) -> Array:
     """Return P(positive scores higher) + P(tie) / 2, float64 (b,), under weights (p, b) and (n, b); ones are plain."""
-    below = _cumulated(negative[ranked.negative_order])
-    twice = (positive * (below[ranked.below] + below[ranked.not_above])).sum(0, dtype=np.float64)
-    return twice / 2 / positive.sum(0, dtype=np.float64) / below[-1]
+    return wins(ranked, positive, negative) / positive.sum(0, dtype=np.float64) / negative.sum(0, dtype=np.float64)
 
 
 def average_precision(ranked: Ranked, positive: Array, negative: Array) -> Array:

@@ -1,45 +1,62 @@
-"""Test the registered hypotheses on the log-density."""
+"""Test the registered hypotheses on the log-density, and run the negative controls."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from mistakes import detection, hypotheses
+from mistakes import controls, detection, hypotheses
 from mistakes.artifacts import load_table, save_json, save_text
+from mistakes.errors import InputError
+from mistakes.hypotheses import Group, Sample
 from mistakes.stage import Run, stage
 
+SHOWN = ("p", "p_holm", "p_bh", "p_second", "n", "a12", "a12_low", "a12_high", "hodges_lehmann", "hodges_lehmann_low",
+         "hodges_lehmann_high", "odds_ratio", "rate_ratio", "power", "a12_detectable")  # fmt: skip
+SHOWN_CONTROL = ("value", "low", "high", "p", "difference", "passed")
 
-def sample(failures: pd.DataFrame, table: pd.DataFrame, paired: bool) -> hypotheses.Sample:
+
+def group(part: pd.DataFrame) -> Group:
+    """Return one side of a comparison."""
+    return Group(*(part[column].to_numpy() for column in ("log_density", "prediction", "msp")))
+
+
+def sample(failures: pd.DataFrame, successes: pd.DataFrame, paired: bool) -> Sample:
     """Return failures and what they are compared with: the clean originals of each, or all successes."""
-    reference = detection.successes(table)
-    if paired:
-        reference = reference.set_index("index").loc[failures["index"]]
-    return hypotheses.Sample(
-        failures["log_density"].to_numpy(), reference["log_density"].to_numpy(),
-        failures["prediction"].to_numpy(), reference["prediction"].to_numpy(),
-    )  # fmt: skip
+    reference = successes.set_index("index").loc[failures["index"]] if paired else successes
+    return Sample(group(failures), group(reference))
 
 
 @stage
 def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
-    """Write out/hypotheses.json and out/hypotheses.md, a row per hypothesis and set."""
+    """Write hypotheses.json, a row per hypothesis and set, controls.json, a row per control, and both in Markdown."""
     section = run.params.hypotheses
     table = load_table(scores)
-    settings = hypotheses.Settings(section.resamples, section.bootstrap, section.confidence, section.seed)
+    successes, mistakes = detection.successes(table), table[(table["source"] == "id") & ~table["correct"]]
+    train = table[(table["source"] == "fit") & table["correct"]]
+    if min(len(train), len(successes)) < hypotheses.LEAST:
+        found = ", ".join(table["source"].unique())
+        raise InputError(scores, "column source", found, "correctly classified images of id and of fit")
+    settings = hypotheses.Settings(section.resamples, section.bootstrap, section.confidence, section.bins, section.seed)
     results = []
-    for (source, name), failures in detection.sets(table).items():
-        for hypothesis, registered in section.registered.items():
-            if registered.failure != source:
-                continue
-            compared = sample(failures, table, registered.test == "permutation_paired")
-            results.append(
-                hypotheses.test(hypothesis, name, registered.family, registered.test, compared, settings)
-            )  # fmt: skip
-    rows = hypotheses.adjusted(results)
-    save_json(out / "hypotheses.json", rows.astype(object).where(rows.notna(), None).to_dict("records"))
-    save_text(out / "hypotheses.md", hypotheses.markdown(rows))
-    columns = ("p", "p_holm", "a12", "a12_low", "a12_high", "n")
-    return {f"{row['hypothesis']}.{row['set']}.{c}": row[c] for row in rows.to_dict("records") for c in columns}
+    for hypothesis, registered in section.registered.items():
+        for (source, name), part in detection.sets(table).items():
+            if source == registered.failure:
+                compared = sample(part, successes, registered.test == "permutation_paired")
+                results.append(
+                    hypotheses.test(hypothesis, name, registered.family, registered.test, compared, settings)
+                )  # fmt: skip
+    rows = hypotheses.adjusted(results, section.alpha, section.smallest_a12)
+    checked = controls.all_of(
+        sample(mistakes, successes, False), train["log_density"].to_numpy(),
+        controls.Settings(**section.controls.model_dump(), bootstrap=section.bootstrap, seed=section.seed),
+    )  # fmt: skip
+    save_json(out / "hypotheses.json", rows.to_dict("records"))
+    save_json(out / "controls.json", [asdict(control) for control in checked])
+    save_text(out / "hypotheses.md", f"{hypotheses.markdown(rows)}\nNegative controls\n\n{controls.markdown(checked)}")
+    metrics = {f"{row['hypothesis']}.{row['set']}.{c}": row[c] for row in rows.to_dict("records") for c in SHOWN}
+    metrics |= {f"control.{c.control}.{key}": asdict(c)[key] for c in checked for key in SHOWN_CONTROL}
+    return {key: value for key, value in metrics.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -175,48 +175,6 @@ def test_bootstrap_weights_do_not_depend_on_anything_but_seed_and_count_every_dr
     assert all((part.sum(0) == 50).all() for part in parts)
 
 
-def test_stratified_p_values_are_uniform_under_the_null(rng: np.random.Generator) -> None:
-    strata = np.repeat([0, 1, 2], [30, 20, 10])
-    p = []
-    for _ in range(500):
-        scores = rng.normal(size=60) + strata  # strata differ, groups do not
-        group = rng.random(60) < 0.2 + 0.2 * strata  # and are distributed unevenly over them
-        p.append(resampling.stratified_permutation(scores, group, strata, 199, rng)[1])
-    assert stats.kstest(np.array(p) - rng.uniform(0, 1 / 200, 500), "uniform").pvalue > 0.01
-
-
-def test_stratification_removes_a_planted_effect_of_class_composition(rng: np.random.Generator) -> None:
-    strata = np.repeat([0, 1], 500)
-    scores, group = rng.normal(size=1000) + 2 * strata, rng.random(1000) < np.where(strata, 0.3, 0.05)
-    pooled = resampling.stratified_permutation(scores, group, np.zeros(1000), 999, np.random.default_rng(0))
-    stratified = resampling.stratified_permutation(scores, group, strata, 999, np.random.default_rng(0))
-    assert pooled[1] == 1 / 1000
-    assert stratified[1] > 0.01
-
-
-def test_one_stratum_agrees_with_scipy(rng: np.random.Generator) -> None:
-    f, s = rng.normal(0.25, 1, 25), rng.normal(0, 1, 60)
-    expected = stats.permutation_test((f, s), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True,
-                                      n_resamples=20_000, alternative="greater", rng=rng)  # fmt: skip
-    group = np.arange(85) < 25
-    difference, p = resampling.stratified_permutation(np.r_[f, s], group, np.zeros(85), 20_000, rng)
-    assert difference == pytest.approx(expected.statistic)
-    assert p == pytest.approx(expected.pvalue, abs=4 * np.sqrt(expected.pvalue / 20_000))
-
-
-def test_exact_stratified_p_on_a_case_small_enough_to_enumerate() -> None:
-    scores, group = np.array([3.0, 1.0, 0.0, 5.0, 4.0]), np.array([True, False, False, True, False])
-    strata = np.array([0, 0, 0, 1, 1])  # 3 x 2 arrangements, the observed one is the only largest
-    p = resampling.stratified_permutation(scores, group, strata, 60_000, np.random.default_rng(0))[1]
-    assert p == pytest.approx(1 / 6, abs=0.01)
-
-
-def test_strata_without_both_groups_are_no_evidence(rng: np.random.Generator) -> None:
-    assert resampling.stratified_permutation(
-        np.arange(4.0), np.array([1, 1, 0, 0], bool), np.array([0, 0, 1, 1]), 9, rng
-    ) == (0.0, 1.0)
-
-
 # attacks and OOD sets
 
 
