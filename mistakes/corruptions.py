@@ -16,7 +16,7 @@ def draw(kind: str, severity: int, images: Array, seed: int) -> Array:
     """Return ``images``, uint8 (n, c, h, w), corrupted, as uint8 of the same shape. ``severity`` is 1 to 5.
 
     gaussian_noise, shot_noise : added to each pixel; Poisson with the pixel as its mean. blur : Gaussian. brightness :
-    added to every pixel. contrast : towards the mean of the image's channel. rotation : about the centre, to either side.
+    added to every pixel. contrast : towards the mean of each channel. rotation : about the centre, to either side.
     """
     # each set has a stream of its own: leaving one out does not change the others
     generator = np.random.default_rng([seed, severity, *kind.encode()])
