@@ -3,6 +3,7 @@
 import gzip
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,35 @@ def _digits(path: Path) -> tuple[Array, Array]:
         raise InputError(path, "content", f"corrupt ({error})", "comma-separated integers") from None
     grey = np.rint(rows[:, :64] * (255 / 16)).astype(np.uint8)
     return grey.reshape(-1, 1, 8, 8), rows[:, 64]
+
+
+def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, Labelled]:
+    """Return the data set without some classes, given by name or number, and the images of those classes as near OOD.
+
+    The labels that remain are renumbered 0, 1, ... in their order. The images held out are the test images of these
+    classes (all their images where the data set has no test set of its own), with their original labels. Raises
+    InputError where a class is unknown or fewer than two would remain.
+    """
+    names = list(dataset.classes)
+    for one in classes:
+        if one not in names and one not in range(len(names)):
+            expected = f"names or numbers among {', '.join(f'{i} {name}' for i, name in enumerate(names))}"
+            raise InputError("params.yaml", "images.held_out", one, expected)
+    out = {names.index(one) if isinstance(one, str) else one for one in classes}
+    kept = [number for number in range(len(names)) if number not in out]
+    if len(kept) < 2:
+        raise InputError("params.yaml", "images.held_out", list(classes), "at least two classes to be left")
+    renumbered = np.full(len(names), -1)
+    renumbered[kept] = np.arange(len(kept))
+
+    def keep(part: Labelled) -> Labelled:
+        rest = part.take(np.flatnonzero(np.isin(part.labels, kept)))
+        return Labelled(rest.images, renumbered[rest.labels], rest.indices)
+
+    source = dataset.test or dataset.train
+    near = source.take(np.flatnonzero(np.isin(source.labels, list(out))))
+    test = keep(dataset.test) if dataset.test else None
+    return Dataset(keep(dataset.train), test, tuple(names[number] for number in kept)), near
 
 
 def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> dict[str, Labelled]:

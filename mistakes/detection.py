@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mistakes import roc
 from mistakes.artifacts import Array
-from mistakes.resampling import Ranked, auroc, average_precision, bootstrap_weights, fpr95, rank
+from mistakes.resampling import bootstrap_weights
 
 SOURCES = ("mistakes", "adversarial", "ood")
 LEAST = 2  # failures that a set must have to be evaluated
+STATISTICS = ("auroc", "aupr", "aupr_success", "fpr95")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,21 @@ class Settings:
     bootstrap: int
     confidence: float
     seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well every score finds every set of failures.
+
+    sets : a row per set and score. Columns: source, set, score, n, prevalence, and auroc, aupr, aupr_success, fpr95,
+    flagged (at alpha), each with _low and _high. macro : a row per score. Columns: score, macro_auroc (mean over the
+    sources) with _low and _high, auroc_SOURCE (mean over the sets of a source). resampled : macro AUROC (bootstrap,)
+    of each score, in the same resamples for all.
+    """
+
+    sets: pd.DataFrame
+    macro: pd.DataFrame
+    resampled: dict[str, Array]
 
 
 def sets(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -40,88 +57,92 @@ def successes(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["source"] == "id") & table["correct"]]
 
 
-def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return a row per score and set, and a row per score with its macro AUROC.
+def evaluated(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return those sets of failures that have enough members to be evaluated."""
+    return {key: part for key, part in sets(table).items() if len(part) >= LEAST}
 
-    Columns of the first: source, set, score, n, prevalence, and auroc, aupr, aupr_success, fpr95, flagged, each with
-    _low and _high. Columns of the second: score, auroc_SOURCE (mean over the sets of a source), macro_auroc (mean over
-    the sources), with _low and _high.
+
+def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> Evaluation:
+    """Evaluate every score on every set of failures, against all successes, with percentile bootstrap intervals.
+
+    Failures and successes are resampled by themselves, each set of failures for itself, and all scores alike.
     """
-    failures = {key: part for key, part in sets(table).items() if len(part) >= LEAST}
-    reference = successes(table)
+    failures, reference = evaluated(table), successes(table)
     # one set of weights for all: differences between scores, and means over sets, are those of paired resamples
     of_successes = _weights(len(reference), settings, 0)
-    rows = []
-    resampled: dict[str, dict[str, list[Array]]] = {score: {source: [] for source, _ in failures} for score in scores}
-    for number, (key, part) in enumerate(failures.items(), start=1):
-        of_failures = _weights(len(part), settings, number)
-        for score in scores:
-            row, values = _row(key, score, part, reference, of_failures, of_successes, settings)
-            rows.append(row)
-            resampled[score][key[0]].append(values)
-    detection = pd.DataFrame(rows)
-    return detection, _macro(detection, resampled, settings)
+    of_failures = [_weights(len(part), settings, number) for number, part in enumerate(failures.values(), start=1)]
+    rows: list[list[dict[str, object]]] = []
+    resampled = {}
+    for score in scores:
+        s = reference[score].to_numpy()
+        ordered = [roc.weighted(s, weights) for weights in of_successes]
+        by_source: dict[str, list[Array]] = {source: [] for source, _ in failures}
+        rows.append([])
+        for (key, part), weights in zip(failures.items(), of_failures, strict=True):
+            row: dict[str, object] = {"source": key[0], "set": key[1], "score": score, "n": len(part)}
+            row["prevalence"] = len(part) / (len(part) + len(s))
+            measured, aurocs = _measure(part[score].to_numpy(), weights, ordered, settings.confidence)
+            flagged = part[f"p_{score}"].to_numpy() <= settings.alpha
+            rows[-1].append(row | measured | share("flagged", flagged, settings.confidence))
+            by_source[key[0]].append(aurocs)
+        resampled[score] = np.mean([np.mean(values, axis=0) for values in by_source.values()], axis=0)
+    detection = pd.DataFrame([row for of_a_set in zip(*rows, strict=True) for row in of_a_set])
+    return Evaluation(detection, _macro(detection, resampled, settings), resampled)
 
 
-def _macro(
-    detection: pd.DataFrame, resampled: Mapping[str, Mapping[str, list[Array]]], settings: Settings
-) -> pd.DataFrame:
+def _macro(detection: pd.DataFrame, resampled: Mapping[str, Array], settings: Settings) -> pd.DataFrame:
     rows = []
-    for score, by_source in resampled.items():
-        means = np.mean([np.mean(values, axis=0) for values in by_source.values()], axis=0)
-        plain = detection[detection["score"] == score].groupby("source")["auroc"].mean()
-        row = {"score": score, "macro_auroc": float(plain.mean()), **_interval("macro_auroc", means, settings)}
-        rows.append(row | {f"auroc_{source}": float(plain[source]) for source in by_source})
+    for score, values in resampled.items():
+        plain = detection[detection["score"] == score].groupby("source", sort=False)["auroc"].mean()
+        low, high = interval(values, settings.confidence)
+        row = {"score": score, "macro_auroc": float(plain.mean()), "macro_auroc_low": low, "macro_auroc_high": high}
+        rows.append(row | {f"auroc_{source}": float(value) for source, value in plain.items()})
     return pd.DataFrame(rows)
 
 
 def _weights(n: int, settings: Settings, stream: int) -> list[Array]:
-    return list(bootstrap_weights(n, settings.bootstrap, np.random.default_rng([settings.seed, stream])))
+    """Return weights (n, 1) of ones, the sample as it is, and then those of its resamples, in batches."""
+    rng = np.random.default_rng([settings.seed, stream])
+    return [np.ones((n, 1), np.float32), *bootstrap_weights(n, settings.bootstrap, rng)]
 
 
-def _row(key: tuple[str, str], score: str, part: pd.DataFrame, reference: pd.DataFrame, of_failures: list[Array],
-         of_successes: list[Array], settings: Settings) -> tuple[dict[str, object], Array]:  # fmt: skip
-    f, s = part[score].to_numpy(), reference[score].to_numpy()
-    row: dict[str, object] = {"source": key[0], "set": key[1], "score": score, "n": len(f)}
-    row["prevalence"] = len(f) / (len(f) + len(s))
-    ranked, swapped = rank(f, s), rank(-s, -f)
-    plain = _statistics(ranked, swapped, np.ones((len(f), 1), np.float32), np.ones((len(s), 1), np.float32))
-    parts = [_statistics(ranked, swapped, *weights) for weights in zip(of_failures, of_successes, strict=True)]
-    resampled = {name: np.concatenate([part[name] for part in parts]) for name in plain}
-    for name, value in plain.items():
-        row |= {name: float(value[0]), **_interval(name, resampled[name], settings)}
-    row |= share("flagged", part[f"p_{score}"].to_numpy() <= settings.alpha, settings.confidence)
-    return row, resampled["auroc"]
+def _measure(
+    f: Array, weights: list[Array], of_successes: list[roc.Weighted], confidence: float
+) -> tuple[dict[str, float], Array]:
+    """Return the statistics with their intervals, and the resampled AUROCs (bootstrap,)."""
+    parts = []
+    for column, s in zip(weights, of_successes, strict=True):
+        w = roc.weighted(f, column)
+        parts.append([roc.auroc(w, s), roc.average_precision(w, s), roc.average_precision_low(s, w), roc.fpr95(w, s)])
+    found: dict[str, float] = {}
+    for name, (plain, *resampled) in zip(STATISTICS, zip(*parts, strict=True), strict=True):
+        low, high = interval(np.concatenate(resampled), confidence)
+        found |= {name: float(plain[0]), f"{name}_low": low, f"{name}_high": high}
+    return found, np.concatenate([part[0] for part in parts[1:]])
 
 
-def _statistics(ranked: Ranked, swapped: Ranked, failures: Array, successes_: Array) -> dict[str, Array]:
-    return {
-        "auroc": auroc(ranked, failures, successes_),
-        "aupr": average_precision(ranked, failures, successes_),
-        "aupr_success": average_precision(swapped, successes_, failures),
-        "fpr95": fpr95(ranked, failures, successes_),
-    }
-
-
-def _interval(name: str, values: Array, settings: Settings) -> dict[str, float]:
-    tail = (1 - settings.confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+def interval(resampled: Array, confidence: float) -> tuple[float, float]:
+    """Return the percentile interval of resampled values (b,)."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def share(name: str, hits: Array, confidence: float) -> dict[str, float]:
-    """Return the share of true values in ``hits``, bool (n,), and its exact (Clopper-Pearson) interval."""
-    found = stats.binomtest(int(hits.sum()), len(hits))
-    interval = found.proportion_ci(confidence, method="exact")
-    return {name: found.statistic, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+    """Return the share of true values in ``hits``, bool (n,), and its exact (Clopper-Pearson) interval.
+
+    Of nothing the share is NaN, between 0 and 1.
+    """
+    k, n = int(hits.sum()), len(hits)
+    tail = (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, k, n - k + 1)) if k else 0.0
+    high = float(stats.beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
+    return {name: k / n if n else np.nan, f"{name}_low": low, f"{name}_high": high}
 
 
-def false_alarms(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
-    """Return, for each score, the realised share of successes that are flagged at alpha, with an exact interval."""
-    reference = successes(table)
-    flagged = {score: reference[f"p_{score}"].to_numpy() <= settings.alpha for score in scores}
-    rows = [{"score": s, **share("false_alarms", hits, settings.confidence)} for s, hits in flagged.items()]
-    return pd.DataFrame(rows).assign(n=len(reference))
+def heat(detection: pd.DataFrame) -> pd.DataFrame:
+    """Return score, source and auroc, the mean over the sets of a source: detector against source."""
+    return detection.groupby(["score", "source"], sort=False, as_index=False)["auroc"].mean()
 
 
 def roc_curves(table: pd.DataFrame, score: str, points: int = 201) -> pd.DataFrame:

@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 
 from mistakes.errors import InputError
 
@@ -32,6 +40,7 @@ class Images(Section):
     """Stage images: the split."""
 
     seed: Seed
+    held_out: list[int | str]
     val: Count
     cal: Count
     test: Count | None
@@ -117,6 +126,22 @@ class Ood(Section):
         return sets
 
 
+class Corruptions(Section):
+    """Stage corruptions: which, how strong, how many images."""
+
+    seed: Seed
+    images: Count
+    kinds: list[Literal["gaussian_noise", "shot_noise", "blur", "brightness", "contrast", "rotation"]]
+    severities: list[Annotated[int, Field(ge=1, le=5)]]
+
+    @field_validator("kinds", "severities")
+    @classmethod
+    def _once_each(cls, values: list[Any]) -> list[Any]:
+        if not values or len(set(values)) < len(values):
+            raise ValueError("each named once, at least one")
+        return values
+
+
 class Hypothesis(Section):
     """One pre-registered hypothesis."""
 
@@ -158,12 +183,22 @@ class Hypotheses(Section):
 
 
 class Detection(Section):
-    """Stage detection: the operating point and the intervals."""
+    """Stage detection: the operating points, the mixtures and the intervals."""
 
     seed: Seed
     alpha: Share
+    alphas: list[Share]
+    mixtures: dict[Name, Annotated[float, Field(ge=0, lt=1)]]
     bootstrap: Count
     confidence: Share
+
+    @field_validator("alphas")
+    @classmethod
+    def _with_alpha(cls, alphas: list[float], known: ValidationInfo) -> list[float]:
+        alpha = known.data.get("alpha", alphas[0] if alphas else None)  # an invalid alpha is refused by itself
+        if alpha not in alphas or len(set(alphas)) < len(alphas):
+            raise ValueError("each named once, detection.alpha among them")
+        return alphas
 
 
 class Report(Section):
@@ -184,6 +219,7 @@ class Params(Section):
     detectors: Detectors
     adversarial: Adversarial
     ood: Ood
+    corruptions: Corruptions
     hypotheses: Hypotheses
     detection: Detection
     report: Report

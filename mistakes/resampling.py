@@ -1,4 +1,4 @@
-"""Vectorised resampling that scipy lacks: a stratified permutation test, and ROC statistics under bootstrap weights.
+"""Vectorised resampling that scipy lacks: a stratified permutation test, and AUROC under bootstrap weights.
 
 Results do not depend on how the resamples are cut into batches.
 """
@@ -81,20 +81,16 @@ class Ranked:
     negative_order: Array  # negatives by score
     below: Array  # (p,) how many negatives score lower than each positive
     not_above: Array  # (p,) how many negatives score at most as high
-    positive_order: Array  # positives by score
-    positives_below: Array  # (p,) how many positives score lower than each positive
 
 
 def rank(positives: Array, negatives: Array) -> Ranked:
     """Rank the scores of positives (p,) among those of negatives (n,)."""
-    negative_order, positive_order = np.argsort(negatives, kind="stable"), np.argsort(positives, kind="stable")
+    negative_order = np.argsort(negatives, kind="stable")
     ordered = negatives[negative_order]
     return Ranked(
         negative_order,
         np.searchsorted(ordered, positives, side="left"),
         np.searchsorted(ordered, positives, side="right"),
-        positive_order,
-        np.searchsorted(positives[positive_order], positives, side="left"),
     )
 
 
@@ -114,25 +110,3 @@ def wins(ranked: Ranked, positive: Array, negative: Array) -> Array:
 def auroc(ranked: Ranked, positive: Array, negative: Array) -> Array:
     """Return P(positive scores higher) + P(tie) / 2, float64 (b,), under weights (p, b) and (n, b); ones are plain."""
     return wins(ranked, positive, negative) / positive.sum(0, dtype=np.float64) / negative.sum(0, dtype=np.float64)
-
-
-def average_precision(ranked: Ranked, positive: Array, negative: Array) -> Array:
-    """Return the area under the precision-recall curve as average precision (b,); weights as in auroc."""
-    flagged = _cumulated(positive[ranked.positive_order])
-    flagged_positive = flagged[-1] - flagged[ranked.positives_below]
-    below = _cumulated(negative[ranked.negative_order])
-    flagged_any = flagged_positive + below[-1] - below[ranked.below]
-    # where nothing is flagged the weight is 0 as well
-    precision = flagged_positive / np.maximum(flagged_any, 1)
-    return (positive * precision).sum(0, dtype=np.float64) / flagged[-1]
-
-
-def fpr95(ranked: Ranked, positive: Array, negative: Array) -> Array:
-    """Return the share of positives accepted when the threshold accepts 95 % of negatives, float64 (b,).
-
-    The positives are failures and the negatives successes: "false positive" in the name means an accepted failure. The
-    threshold is the lowest score of a negative that at least 95 % of them do not exceed.
-    """
-    below = _cumulated(negative[ranked.negative_order])
-    accepted = (below < 0.95 * below[-1] - 1e-3).sum(0)  # negatives up to the threshold; weights are whole numbers
-    return (positive * (ranked.below[:, None] < accepted)).sum(0, dtype=np.float64) / positive.sum(0, dtype=np.float64)

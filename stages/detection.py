@@ -1,44 +1,66 @@
 """Evaluate every score as a detector of every set of failures."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from mistakes import conformal, detection
+from mistakes import conformal, delong, detection, operating, risk
 from mistakes.artifacts import load_table, save_csv
 from mistakes.stage import Run, stage
 
 SHOWN = ("auroc", "aupr", "aupr_success", "fpr95", "flagged")
+MACRO = ("macro_auroc", "macro_auroc_low", "macro_auroc_high")
+AREAS = ("aurc", "e_aurc", "augrc", "precision")
+
+
+def named(table: pd.DataFrame, columns: Iterable[str], *keys: str) -> dict[str, float]:
+    """Return every value as a metric COLUMN.KEY...; values that there are none of are left out."""
+    rows = table.to_dict("records")
+    found = {".".join([column, *(row[key] for key in keys)]): row[column] for row in rows for column in columns}
+    return {name: value for name, value in found.items() if pd.notna(value)}
 
 
 @stage
 def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float]:
-    """Write tables (detection, macro, false_alarms) and curves (roc, histogram, deciles), all CSV."""
+    """Write tables and curves, all CSV; what each holds stands with the function that makes it."""
     section = run.params.detection
-    conformal.require(section.alpha, int(load_table(calibration)["correct"].sum()))
+    calibrated = int(load_table(calibration)["correct"].sum())
+    conformal.require(section.alpha, calibrated)
     settings = detection.Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
     inputs = load_table(table)
     scores = tuple(column.removeprefix("p_") for column in inputs.columns if column.startswith("p_"))
-    detected, macro = detection.evaluate(inputs, scores, settings)
-    alarms = detection.false_alarms(inputs, scores, settings)
+    found = detection.evaluate(inputs, scores, settings)
     written: dict[str, pd.DataFrame] = {
-        "detection": detected,
-        "macro": macro,
-        "false_alarms": alarms,
+        "detection": found.sets,
+        "macro": found.macro,
+        "heat": detection.heat(found.sets),
+        "differences": delong.differences(inputs, found, settings),
+        "mixtures": risk.mixtures(inputs, scores, section.mixtures, section.alpha),
+        "false_alarms": operating.false_alarms(inputs, scores, section.alphas, calibrated, section.confidence),
+        "flagged": operating.flagged(inputs, scores, section.alphas, section.confidence),
+        "undetected": operating.undetected(inputs, scores, settings),
+        "shift": operating.shift(inputs, scores, settings),
         "roc": detection.roc_curves(inputs, "log_density"),
         "histogram": detection.histograms(inputs),
         "deciles": detection.deciles(inputs, section.confidence),
     }
     for name, part in written.items():
         save_csv(out / f"{name}.csv", part)
-    metrics = {
-        f"{column}.{row['source']}.{row['set']}.{row['score']}": row[column]
-        for row in detected.to_dict("records")
-        for column in SHOWN
-    }
-    columns = ("macro_auroc", "macro_auroc_low", "macro_auroc_high")
-    metrics |= {f"{column}.{row['score']}": row[column] for row in macro.to_dict("records") for column in columns}
-    return metrics | {f"false_alarms.{row['score']}": row["false_alarms"] for row in alarms.to_dict("records")}
+    metrics = named(found.sets, SHOWN, "source", "set", "score") | named(found.macro, MACRO, "score")
+    macro = written["differences"].query("source == 'macro'")
+    for reference, rows in (("msp", macro.query("against == 'msp'")), ("best", macro.query("best"))):
+        name = f"macro_difference_{reference}"
+        columns = {"difference": name, "low": f"{name}_low", "high": f"{name}_high"}
+        metrics |= named(rows.rename(columns=columns), columns.values(), "score")
+    metrics |= named(written["mixtures"], AREAS, "mixture", "score")
+    metrics |= named(written["undetected"], ["undetected"], "set", "score")
+    for alpha, rows in written["false_alarms"].groupby("alpha"):
+        digits = np.format_float_positional(alpha).removeprefix("0.").ljust(2, "0")  # of 0.01 and 0.1: 01 and 10
+        metrics |= named(rows.add_suffix(f"_{digits}"), [f"false_alarms_{digits}"], f"score_{digits}")
+        metrics |= named(rows, ["false_alarms"], "score") if alpha == section.alpha else {}
+    return metrics
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Split the images once, into fit, val, cal and test, and store them."""
+"""Split the images once, into fit, val, cal and test, and store them; held-out classes by themselves."""
 
 from pathlib import Path
 
@@ -9,11 +9,14 @@ from mistakes.stage import Run, stage
 
 @stage
 def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
-    """Write out/SPLIT/{images,labels,indices}.npy for each split, classes.json and the counts."""
+    """Write out/SPLIT/{images,labels,indices}.npy for each split and for held_out (near OOD, often empty), classes.json
+    and the counts.
+    """
     name = load_json(raw / "dataset.json")["dataset"]
-    dataset = datasets.read(name, raw)
     section = run.params.images
+    dataset, held_out = datasets.hold_out(datasets.read(name, raw), section.held_out)
     parts = datasets.split(dataset, section.val, section.cal, section.test, section.seed)
+    parts["held_out"] = held_out
     for split, part in parts.items():
         save_arrays(out / split, images=part.images, labels=part.labels, indices=part.indices)
     save_json(out / "classes.json", dataset.classes)

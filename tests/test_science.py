@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from mistakes import attacks, baselines, classifier, conformal, density, ood, resampling
@@ -148,25 +147,6 @@ def test_alpha_too_small_for_the_calibration_set_is_refused() -> None:
 
 
 # resampling
-
-
-def test_roc_statistics_agree_with_scikit_learn_also_weighted(rng: np.random.Generator) -> None:
-    f, s = rng.normal(1, 1, 80).round(1), rng.normal(0, 1, 300).round(1)  # rounded: with ties
-    labels, scores = np.r_[np.ones(80), np.zeros(300)], np.r_[f, s]
-    wf, ws = next(resampling.bootstrap_weights(80, 3, rng)), next(resampling.bootstrap_weights(300, 3, rng))
-    ranked, swapped = resampling.rank(f, s), resampling.rank(-s, -f)
-    for i in range(3):
-        w = np.r_[wf[:, i], ws[:, i]]
-        assert resampling.auroc(ranked, wf, ws)[i] == pytest.approx(roc_auc_score(labels, scores, sample_weight=w))
-        assert resampling.average_precision(ranked, wf, ws)[i] == pytest.approx(
-            average_precision_score(labels, scores, sample_weight=w)
-        )
-        assert resampling.average_precision(swapped, ws, wf)[i] == pytest.approx(
-            average_precision_score(1 - labels, -scores, sample_weight=w)
-        )
-        successes, failures = np.sort(np.repeat(s, ws[:, i].astype(int))), np.repeat(f, wf[:, i].astype(int))
-        threshold = successes[int(np.ceil(0.95 * len(successes))) - 1]
-        assert resampling.fpr95(ranked, wf, ws)[i] == pytest.approx((failures <= threshold).mean())
 
 
 def test_bootstrap_weights_do_not_depend_on_anything_but_seed_and_count_every_draw() -> None:

@@ -15,6 +15,7 @@ STAGES = {
     name: definition.get("do", definition)
     for name, definition in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
 }
+LEAKS = ("data/adversarial", "data/ood", "data/corruptions", "data/images/held_out")
 EXEMPT = {"mistakes/params.py", "mistakes/stage.py"}  # hold no default, change no artifact
 
 
@@ -111,7 +112,7 @@ def test_nothing_that_fits_descends_from_test_adversarial_or_ood() -> None:
     for name in ("classifier", "flow", "detectors"):
         met = set().union(*(ancestors(dep) for dep in data_deps(STAGES[name])))
         assert met & {"data/images/fit", "data/images/val", "data/images/cal"}
-        assert not [path for path in met if "/test" in path or path.startswith(("data/adversarial", "data/ood"))]
+        assert not [path for path in met if "/test" in path or path.startswith(LEAKS)]
     read = set().union(*(ancestors(dep) for dep in data_deps(STAGES["scores"])))
     assert "data/images/test" in read  # the walk does find the test images where they are
 
@@ -123,7 +124,7 @@ def test_import_costs_no_more_than_the_stage_uses(name: str) -> None:
     modules = set(loaded.stdout.split())
     assert "mlflow" not in modules
     assert ("matplotlib" in modules) == (name == "report")
-    if name in {"raw", "images", "ood", "hypotheses", "detection", "report"}:
+    if name in {"raw", "images", "ood", "corruptions", "hypotheses", "detection", "report"}:
         assert "torch" not in modules
 
 

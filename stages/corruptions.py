@@ -1,0 +1,27 @@
+"""Corrupt test images, once: covariate shift at five severities, labels kept."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mistakes import corruptions
+from mistakes.artifacts import load_arrays, save_arrays
+from mistakes.stage import Run, stage
+
+
+@stage
+def main(run: Run, test: Path, out: Path) -> dict[str, int]:
+    """Write out/sets/KIND_SEVERITY/{images,origin}.npy: the same test images in each, origin their place in test."""
+    section = run.params.corruptions
+    (images,) = load_arrays(test, "images")
+    origin = np.sort(np.random.default_rng(section.seed).permutation(len(images))[: section.images])
+    chosen = images[origin]
+    for kind in section.kinds:
+        for severity in section.severities:
+            corrupted = corruptions.draw(kind, severity, chosen, section.seed)
+            save_arrays(out / "sets" / f"{kind}_{severity}", images=corrupted, origin=origin)
+    return {"n": len(origin), "sets": len(section.kinds) * len(section.severities)}
+
+
+if __name__ == "__main__":
+    main()
