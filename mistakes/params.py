@@ -88,9 +88,14 @@ class Flow(Section):
 class Detectors(Section):
     """Stage detectors: the baselines."""
 
+    seed: Seed
+    gen_gamma: Positive
+    gen_largest: Count | None
+    gmm_components: Count
+    gmm_principal: Count
     knn_k: Count
     knn_bank: Count
-    seed: Seed
+    vim_share: Share | None
 
 
 class Attack(Section):

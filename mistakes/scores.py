@@ -9,7 +9,7 @@ from mistakes.baselines import Baselines
 from mistakes.density import Density
 from mistakes.errors import InputError
 
-NAMES = ("log_density", "joint", *baselines.NAMES)
+NAMES = ("log_density", "joint", *baselines.NAMES)  # params.yaml may leave vim out
 
 
 def score(features: Array, logits: Array, fitted: Density, others: Baselines) -> dict[str, Array]:
@@ -33,4 +33,4 @@ def table(scores: dict[str, Array], logits: Array, labels: Array) -> pd.DataFram
     """Return a row per input: label, prediction, correct, and the scores; labels of -1 are never correct."""
     prediction = logits.argmax(1).astype(np.int64)
     known = {"label": labels.astype(np.int64), "prediction": prediction, "correct": prediction == labels}
-    return pd.DataFrame(known | {name: scores[name] for name in NAMES})
+    return pd.DataFrame(known | scores)

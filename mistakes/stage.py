@@ -38,6 +38,7 @@ class Run:
         self.params = values
         self._execution: journal.Execution | None = None
         self._live: Live | None = None
+        self._notes: dict[str, float] = {}
         if journaled and ("DVC_ROOT" in os.environ or "MLFLOW_TRACKING_URI" in os.environ):
             first = next(iter(values.classifiers))
             self._execution = journal.Execution(stage, name, content.key(content.WorkTree(), name or first))
@@ -71,6 +72,10 @@ class Run:
             self._live = Live(self._execution)
         self._live.ship()
 
+    def note(self, **numbers: float) -> None:
+        """Keep numbers for MLflow alone, such as seconds and bytes, which no file may hold; ``close`` tells them."""
+        self._notes |= numbers
+
     def scratch(self, *key: object) -> Path:
         """Return a path for a checkpoint that outlives a kill; another ``key`` (parameters, data) is another path."""
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
@@ -82,7 +87,7 @@ class Run:
             return
         numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
         usage = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-        self._execution.end(status, metrics=numbers | usage)
+        self._execution.end(status, metrics=numbers | self._notes | usage)
         if self._live is not None or status != "FINISHED":
             from mistakes.tracking import ship_pending
 

@@ -9,12 +9,16 @@ from mistakes.stage import Run, stage
 
 @stage
 def main(run: Run, fit: Path, cal: Path, flow: Path, out: Path) -> dict[str, float]:
-    """Write out/baselines.safetensors and out/calibration.parquet, a row per image of cal."""
-    section = run.params.detectors
-    z, labels = load_arrays(fit, "features", "labels")
-    fitted = baselines.fit(z, labels, section.knn_k, section.knn_bank, section.seed)
-    baselines.save(fitted, out / "baselines.safetensors")
+    """Write out/baselines.safetensors and out/calibration.parquet, a row per image of cal.
+
+    MLflow is told what each baseline costs to fit, and to score cal with: cost.NAME.fit_seconds and so on.
+    """
+    settings = baselines.Settings(**run.params.detectors.model_dump())
     z, logits, labels = load_arrays(cal, "features", "logits", "labels")
+    z_fit, logits_fit, labels_fit = load_arrays(fit, "features", "logits", "labels")
+    fitted, costs = baselines.measure(z_fit, logits_fit, labels_fit, settings, z, logits)
+    baselines.save(fitted, out / "baselines.safetensors")
+    run.note(**{f"cost.{key}": value for key, value in costs.items()})
     calibration = scores.table(scores.score(z, logits, density.load(flow), fitted), logits, labels)
     save_table(out / "calibration.parquet", calibration)
     return {"n_cal": len(calibration), "n_cal_correct": int(calibration["correct"].sum())}

@@ -26,7 +26,7 @@ def main(
     def rows(source: str, name: str, z: np.ndarray, logits: np.ndarray, labels: np.ndarray, index: np.ndarray
              ) -> pd.DataFrame:  # fmt: skip
         part = scores.table(scores.score(z, logits, fitted, others), logits, labels)
-        for score in scores.NAMES:
+        for score in (name for name in scores.NAMES if name in part):
             part[f"p_{score}"] = conformal.p_values(calibrated[score].to_numpy(), part[score].to_numpy())
         part.insert(0, "source", source)
         part.insert(1, "set", name)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.neighbors import NearestNeighbors
 
-from mistakes import attacks, baselines, classifier, conformal, density, ood, resampling
+from mistakes import attacks, classifier, conformal, density, ood, resampling
 from mistakes.errors import InputError
 
 
@@ -89,39 +88,6 @@ def test_too_many_components_are_refused(features: np.ndarray, cpu: torch.device
     settings = density.Optimisation(1, 1, 100, 1e-3, 5.0, 0)
     with pytest.raises(InputError, match="flow.components is 7, expected at most 6"):
         density.fit(features, features, "maf", "pca", 7, 2, 8, settings, cpu, lambda *_, **__: None)
-
-
-# baselines
-
-
-def test_mahalanobis_and_knn_agree_with_second_implementations(rng: np.random.Generator) -> None:
-    labels = rng.integers(0, 3, 900)
-    z = (rng.normal(size=(900, 5)) + 3 * labels[:, None]).astype(np.float32)
-    z[:, 4] = 0  # a unit that never fires
-    fitted = baselines.fit(z, labels, 7, 500, 0)
-    test = rng.normal(size=(40, 5)).astype(np.float32)
-    test[:, 4] = 0
-    found = fitted.score(test, rng.normal(size=(40, 3)).astype(np.float32))
-    means = np.stack([z[labels == k].mean(0) for k in range(3)]).astype(np.float64)
-    scatter = sum(np.cov(z[labels == k].T, bias=True) * (labels == k).sum() for k in range(3))
-    precision = np.linalg.inv(scatter[:4, :4])
-    difference = (test[:, None] - means)[:, :, :4]
-    expected = 0.5 * np.einsum("nki,ij,nkj->nk", difference, precision, difference).min(1)
-    assert found["mahalanobis"] == pytest.approx(expected, rel=1e-4)
-    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
-    neighbours = NearestNeighbors(n_neighbors=7).fit(unit(fitted.bank.numpy()))
-    assert found["knn"] == pytest.approx(neighbours.kneighbors(unit(test))[0][:, -1], abs=1e-4)
-
-
-def test_logit_scores_have_their_closed_forms(rng: np.random.Generator) -> None:
-    fitted = baselines.fit(rng.normal(size=(50, 2)).astype(np.float32), np.arange(50) % 2, 3, 50, 0)
-    f = rng.normal(scale=4, size=(20, 4)).astype(np.float32)
-    found = fitted.score(rng.normal(size=(20, 2)).astype(np.float32), f)
-    p = np.exp(f.astype(float)) / np.exp(f.astype(float)).sum(1, keepdims=True)
-    assert found["msp"] == pytest.approx(-p.max(1))
-    assert found["entropy"] == pytest.approx(stats.entropy(p, axis=1))
-    assert found["energy"] == pytest.approx(-np.log(np.exp(f.astype(float)).sum(1)))
-    assert found["max_logit"] == pytest.approx(-f.max(1))
 
 
 # conformal
