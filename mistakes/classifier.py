@@ -46,6 +46,7 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
     penultimate: str  # name of the layer whose output is the default feature vector
+    blocks: tuple[str, ...]  # names of the layers whose outputs are the default early features
 
     def __init__(self, architecture: Architecture, mean: Tensor, std: Tensor) -> None:
         """``mean`` and ``std``, float32 (c,), are those of the images that the network is trained on."""
@@ -53,9 +54,9 @@ class Classifier(nn.Module):
         self.architecture = architecture
         self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
         self.register_buffer("std", std.reshape(1, -1, 1, 1))
-        build, self.penultimate = {
-            "small_cnn": (_small_cnn, "net.penultimate"),
-            "resnet18": (_resnet18, "net.flatten"),
+        build, self.penultimate, self.blocks = {
+            "small_cnn": (_small_cnn, "net.penultimate", tuple(f"net.block{i}" for i in (1, 2, 3))),
+            "resnet18": (_resnet18, "net.flatten", tuple(f"net.layer{i}" for i in (1, 2, 3))),
         }[architecture.name]
         self.net = build(architecture)
 

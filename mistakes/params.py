@@ -62,9 +62,10 @@ class Classifier(Section):
 
 
 class Features(Section):
-    """Stage features: which layer, how many images at once."""
+    """Stage features: which layers, how many images at once."""
 
     layer: str
+    early: list[str] | None
     batch_size: Count
 
 
@@ -96,6 +97,24 @@ class Detectors(Section):
     knn_k: Count
     knn_bank: Count
     vim_share: Share | None
+
+
+class Guard(Section):
+    """Stage detectors: the guard."""
+
+    seed: Seed
+    shares: dict[Literal["confidence", "probe", "evidence", "early_density", "density"], Share]
+    hidden: Count
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+
+    @field_validator("shares")
+    @classmethod
+    def _whole(cls, shares: dict[str, float]) -> dict[str, float]:
+        if len(shares) < 5 or abs(sum(shares.values()) - 1) > 1e-9:
+            raise ValueError("a share for each of the five parts, 1 in all")
+        return shares
 
 
 class Attack(Section):
@@ -222,6 +241,7 @@ class Params(Section):
     features: Features
     flow: Flow
     detectors: Detectors
+    guard: Guard
     adversarial: Adversarial
     ood: Ood
     corruptions: Corruptions

@@ -1,32 +1,68 @@
 """Every score of every input. Higher = more anomalous, for all of them, fixed a priori."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from mistakes import baselines, density
 from mistakes.artifacts import Array
 from mistakes.baselines import Baselines
 from mistakes.density import Density
 from mistakes.errors import InputError
+from mistakes.features import Batch, Outputs
+from mistakes.guard import Guard
 
-NAMES = ("log_density", "joint", *baselines.NAMES)  # params.yaml may leave vim out
+NAMES = ("guard", "log_density", "joint", *baselines.NAMES)  # params.yaml may leave vim out
 
 
-def score(features: Array, logits: Array, fitted: Density, others: Baselines) -> dict[str, Array]:
-    """Return the scores NAMES, float64 (n,), of features (n, d) and logits (n, k).
+@dataclass(frozen=True)
+class Detectors:
+    """Everything fitted that scores an input."""
 
-    log_density : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)), nats. The rest: module baselines.
-    Raises InputError, naming score and row, where one is NaN or infinite.
-    """
-    log_density = density.evaluate(fitted.log_prob, features).astype(np.float64)
-    found = others.score(features, logits)
-    log_confidence = np.log(-found["msp"])  # MSP is minus the largest softmax probability
-    scores = {"log_density": -log_density, "joint": -(log_density + log_confidence), **found}
-    for name, values in scores.items():
-        if not np.isfinite(values).all():
-            row = int(np.isfinite(values).argmin())
-            raise InputError("scores", f"{name} of row {row}", float(values[row]), "a finite number")
-    return scores
+    density: Density
+    baselines: Baselines
+    guard: Guard
+
+    def score(self, batch: Batch) -> dict[str, Array]:
+        """Return the scores NAMES, float64 (n,), of a batch of n inputs.
+
+        guard : module guard. log_density : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)), nats. The rest:
+        module baselines. Raises InputError, naming score and row, where one is NaN or infinite.
+        """
+        log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
+        found = self.baselines.score(batch.features, batch.logits)
+        log_confidence = np.log(-found["msp"])  # MSP is minus the largest softmax probability
+        scores = {
+            "guard": self.guard.score(batch.early, batch.logits, log_density),
+            "log_density": -log_density,
+            "joint": -(log_density + log_confidence),
+            **found,
+        }
+        for name, values in scores.items():
+            if not np.isfinite(values).all():
+                row = int(np.isfinite(values).argmin())
+                raise InputError("scores", f"{name} of row {row}", float(values[row]), "a finite number")
+        return scores
+
+    def differentiable(self, name: str) -> Callable[[Outputs], Tensor]:
+        """Return the score ``name`` as a function of a classifier's outputs, float64 (n,), with its gradient.
+
+        Raises InputError for a name that is none of the scores.
+        """
+        own: dict[str, Callable[[Outputs], Tensor]] = {
+            "guard": lambda o: self.guard(o.early, o.logits, self.density.log_prob(o.features)),
+            "log_density": lambda o: -self.density.log_prob(o.features).double(),
+            "joint": lambda o: -(self.density.log_prob(o.features) + o.logits.log_softmax(1).amax(1)).double(),
+        }
+        if name in own:
+            return own[name]
+        if name not in self.baselines.names:
+            known = ", ".join([*own, *self.baselines.names])
+            raise InputError("params.yaml", "adaptive.detectors", name, f"one of {known}")
+        return lambda o: self.baselines.score_tensors(o.features, o.logits, [name])[name]
 
 
 def table(scores: dict[str, Array], logits: Array, labels: Array) -> pd.DataFrame:

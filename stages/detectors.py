@@ -1,27 +1,41 @@
-"""Fit the baselines on fit, and score cal: what every later p-value is calibrated on."""
+"""Fit the baselines and the guard on fit and val, and score cal: what every later p-value is calibrated on."""
 
 from pathlib import Path
 
-from mistakes import baselines, density, scores
+from mistakes import baselines, density, features, scores
+from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, save_table
 from mistakes.stage import Run, stage
 
 
 @stage
-def main(run: Run, fit: Path, cal: Path, flow: Path, out: Path) -> dict[str, float]:
-    """Write out/baselines.safetensors and out/calibration.parquet, a row per image of cal.
+def main(run: Run, fit: Path, val: Path, cal: Path, flow: Path, out: Path) -> dict[str, float]:
+    """Write out/{baselines,guard}.safetensors and out/calibration.parquet, a row per image of cal.
 
     MLflow is told what each baseline costs to fit, and to score cal with: cost.NAME.fit_seconds and so on.
     """
+    training, held_out, calibration = features.load(fit), features.load(val), features.load(cal)
+    (labels_fit,), (labels_val,), (labels,) = (load_arrays(part, "labels") for part in (fit, val, cal))
     settings = baselines.Settings(**run.params.detectors.model_dump())
-    z, logits, labels = load_arrays(cal, "features", "logits", "labels")
-    z_fit, logits_fit, labels_fit = load_arrays(fit, "features", "logits", "labels")
-    fitted, costs = baselines.measure(z_fit, logits_fit, labels_fit, settings, z, logits)
-    baselines.save(fitted, out / "baselines.safetensors")
+    fitted, costs = baselines.measure(
+        training.features, training.logits, labels_fit, settings, calibration.features, calibration.logits
+    )
     run.note(**{f"cost.{key}": value for key, value in costs.items()})
-    calibration = scores.table(scores.score(z, logits, density.load(flow), fitted), logits, labels)
-    save_table(out / "calibration.parquet", calibration)
-    return {"n_cal": len(calibration), "n_cal_correct": int(calibration["correct"].sum())}
+    baselines.save(fitted, out / "baselines.safetensors")
+
+    flow_density = density.load(flow)
+    right = held_out.logits.argmax(1) == labels_val
+    reference = (
+        [part[right] for part in held_out.early], held_out.logits[right],
+        density.evaluate(flow_density.log_prob, held_out.features[right]),
+    )  # fmt: skip
+    guard = guards.fit(training.early, training.logits, reference, guards.Settings(**run.params.guard.model_dump()))
+    guards.save(guard, out / "guard.safetensors")
+
+    found = scores.Detectors(flow_density, fitted, guard).score(calibration)
+    table = scores.table(found, calibration.logits, labels)
+    save_table(out / "calibration.parquet", table)
+    return {"n_cal": len(table), "n_cal_correct": int(table["correct"].sum()), "n_val_correct": int(right.sum())}
 
 
 if __name__ == "__main__":

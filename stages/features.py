@@ -1,4 +1,4 @@
-"""Extract features and logits of every split, each by itself, streamed to disk."""
+"""Extract features, early features and logits of every split, each by itself, streamed to disk."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from mistakes.stage import Run, stage
 
 @stage
 def main(run: Run, classifier: Path, fit: Path, val: Path, cal: Path, test: Path, out: Path) -> None:
-    """Write out/SPLIT/{features,logits,labels}.npy for each split."""
+    """Write out/SPLIT/{features,early_1,early_2,...,logits,labels}.npy for each split."""
     section = run.params.features
-    extractor = Extractor(classifiers.load(classifier), section.layer, run.device)
+    extractor = Extractor(classifiers.load(classifier), section.layer, section.early, run.device)
     for split in (fit, val, cal, test):
         images, labels = load_arrays(split, "images", "labels")
-        batches = ({"features": b.features, "logits": b.logits} for b in extractor.batches(images, section.batch_size))
+        batches = (batch.arrays() for batch in extractor.batches(images, section.batch_size))
         save_batches(out / split.name, len(images), batches)
         save_arrays(out / split.name, labels=labels)
 

@@ -1,56 +1,58 @@
-"""Score every input once: test, adversarial and OOD images. Fits nothing."""
+"""Score every input once: test, training, adversarial, OOD and corrupted images. Fits nothing."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mistakes import baselines, conformal, density, scores
+from mistakes import baselines, conformal, density, features, scores
 from mistakes import classifier as classifiers
+from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_table
-from mistakes.features import Extractor
 from mistakes.stage import Run, stage
 
 
 @stage
 def main(
-    run: Run, test: Path, classifier: Path, flow: Path, detectors: Path, calibration: Path, adversarial: Path,
-    ood: Path, out: Path,
+    run: Run, fit: Path, test: Path, classifier: Path, flow: Path, baseline: Path, guard: Path, calibration: Path,
+    adversarial: Path, ood: Path, held_out: Path, corruptions: Path, out: Path,
 ) -> dict[str, float]:  # fmt: skip
     """Write out/scores.parquet: a row per input, a column per score and, with the prefix p_, its conformal p-value."""
     section = run.params.features
-    fitted, others = density.load(flow), baselines.load(detectors)
-    extractor = Extractor(classifiers.load(classifier), section.layer, run.device)
+    detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
+    extractor = features.Extractor(classifiers.load(classifier), section.layer, section.early, run.device)
     calibrated = load_table(calibration).query("correct")
 
-    def rows(source: str, name: str, z: np.ndarray, logits: np.ndarray, labels: np.ndarray, index: np.ndarray
-             ) -> pd.DataFrame:  # fmt: skip
-        part = scores.table(scores.score(z, logits, fitted, others), logits, labels)
-        for score in (name for name in scores.NAMES if name in part):
+    def rows(source: str, name: str, batch: features.Batch, labels: np.ndarray, index: np.ndarray) -> pd.DataFrame:
+        found = detectors.score(batch)
+        part = scores.table(found, batch.logits, labels)
+        for score in found:
             part[f"p_{score}"] = conformal.p_values(calibrated[score].to_numpy(), part[score].to_numpy())
         part.insert(0, "source", source)
         part.insert(1, "set", name)
-        part.insert(2, "index", index)  # of the image in its set; of the clean image in test for adversarial ones
+        part.insert(2, "index", index)  # of the image in its set; of the clean image in test where it comes from one
         return part
 
-    z, logits, labels = load_arrays(test, "features", "logits", "labels")
-    parts = [rows("id", "test", z, logits, labels, np.arange(len(z)))]
-    for folder in sorted(adversarial.iterdir()):
-        images, origin = load_arrays(folder, "images", "origin")
-        batch = extractor.whole(images, section.batch_size)
-        parts.append(rows("adversarial", folder.name, batch.features, batch.logits, labels[origin], origin))
-    for folder in sorted(ood.iterdir()):
+    stored, (labels,), (labels_fit,) = features.load(test), load_arrays(test, "labels"), load_arrays(fit, "labels")
+    parts = [rows("id", "test", stored, labels, np.arange(len(labels)))]
+    some = np.sort(np.random.default_rng(0).permutation(len(labels_fit))[: len(labels)])  # as many as in test
+    parts.append(rows("fit", "fit", features.load(fit).take(some), labels_fit[some], some))
+    for source, root in (("adversarial", adversarial), ("shifted", corruptions)):
+        for folder in sorted(root.iterdir()):
+            images, origin = load_arrays(folder, "images", "origin")
+            parts.append(rows(source, folder.name, extractor.whole(images, section.batch_size), labels[origin], origin))
+    for folder in [*sorted(ood.iterdir()), held_out]:
         (images,) = load_arrays(folder, "images")
-        batch = extractor.whole(images, section.batch_size)
-        nothing = np.full(len(images), -1)
-        parts.append(rows("ood", folder.name, batch.features, batch.logits, nothing, np.arange(len(images))))
+        if len(images):
+            batch = extractor.whole(images, section.batch_size)
+            parts.append(rows("ood", folder.name, batch, np.full(len(images), -1), np.arange(len(images))))
     table = pd.concat(parts, ignore_index=True)
     save_table(out / "scores.parquet", table)
-    metrics = {f"n.{name}": int(count) for name, count in table["set"].value_counts(sort=False).items()}
-    return metrics | {
+    gaussian = density.evaluate(detectors.density.gaussian_log_prob, stored.features)
+    return {f"n.{name}": int(count) for name, count in table["set"].value_counts(sort=False).items()} | {
         "accuracy_test": float(parts[0]["correct"].mean()),
         "nll_test": float(parts[0]["log_density"].mean()),
-        "nll_test_gaussian": -float(density.evaluate(fitted.gaussian_log_prob, z).mean(dtype=np.float64)),
+        "nll_test_gaussian": -float(gaussian.mean(dtype=np.float64)),
     }
 
 
