@@ -10,14 +10,15 @@ from mistakes.stage import Run, stage
 @stage
 def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
     """Write out/SPLIT/{images,labels,indices}.npy for each split, classes.json and the counts."""
-    name = load_json(raw / "dataset.json")["dataset"]
-    dataset = datasets.read(name, raw)
+    description = load_json(raw / "dataset.json")
+    dataset = datasets.read(description["dataset"], raw)
     section = run.params.images
     parts = datasets.split(dataset, section.val, section.cal, section.test, section.seed)
     for split, part in parts.items():
         save_arrays(out / split, images=part.images, labels=part.labels, indices=part.indices)
     save_json(out / "classes.json", dataset.classes)
-    return {f"n.{split}": len(part.labels) for split, part in parts.items()}
+    skipped = sum(len(files) for files in description.get("skipped", {}).values())
+    return {f"n.{split}": len(part.labels) for split, part in parts.items()} | {"n.skipped": skipped}
 
 
 if __name__ == "__main__":
