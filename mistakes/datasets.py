@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mistakes.artifacts import Array
+from mistakes.artifacts import Array, load_arrays, load_json
 from mistakes.errors import InputError
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -45,6 +45,8 @@ def read(dataset: str, folder: Path) -> Dataset:
     """
     if dataset == "digits":
         return Dataset(_numbered(*_digits(folder / "digits.csv.gz"), 0), None, tuple("0123456789"))
+    if dataset == "image_folder":
+        return _own_images(folder)
     parts = []
     for part in ("train", "t10k"):
         images = _idx(folder / f"{part}-images-idx3-ubyte.gz", 3)[:, None]
@@ -118,6 +120,17 @@ def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, L
     near = source.take(np.flatnonzero(np.isin(source.labels, list(out))))
     test = keep(dataset.test) if dataset.test else None
     return Dataset(keep(dataset.train), test, tuple(names[number] for number in kept)), near
+
+
+def _own_images(folder: Path) -> Dataset:
+    """Read what stage raw made of own images; an index is a row of train/files.csv, then of test/files.csv."""
+    description = load_json(folder / "dataset.json")
+    images, labels = load_arrays(folder / "train", "images", "labels")
+    train, test = _numbered(images, labels, 0), None
+    if "test" in description["parts"]:
+        images, labels = load_arrays(folder / "test", "images", "labels")
+        test = _numbered(images, labels, len(train.labels))
+    return Dataset(train, test, tuple(description["classes"]))
 
 
 def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> dict[str, Labelled]:

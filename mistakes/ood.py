@@ -47,7 +47,8 @@ def _fonts() -> list[Path]:
     if specification is None or specification.origin is None:
         raise InputError("environment", "matplotlib", "missing", "an installed matplotlib (its fonts are drawn)")
     folder = Path(specification.origin).parent / "mpl-data" / "fonts" / "ttf"
-    return sorted([*folder.glob("DejaVu*.ttf"), *folder.glob("STIXGeneral*.ttf")])
+    found = sorted([*folder.glob("DejaVu*.ttf"), *folder.glob("STIXGeneral*.ttf")])
+    return [font for font in found if "Display" not in font.name]  # those hold signs of mathematics, and no letters
 
 
 def _glyphs(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:

@@ -30,10 +30,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Raw(Section):
-    """Stage raw: which data set."""
+class Fetched(Section):
+    """Stage raw: a data set that is fetched."""
 
     dataset: Literal["fashion_mnist", "digits"]
+
+
+class ImageFolder(Section):
+    """Stage raw: own images, a folder for each class."""
+
+    dataset: Literal["image_folder"]
+    train: str
+    test: str | None
+    size: Annotated[int, Field(ge=8)] | None
+    channels: Literal[1, 3]
+    corrupt: Literal["refuse", "skip"]
 
 
 class Images(Section):
@@ -235,7 +246,7 @@ class Params(Section):
     """All of params.yaml."""
 
     device: Literal["auto", "cpu", "cuda"]
-    raw: Raw
+    raw: Annotated[Fetched | ImageFolder, Field(discriminator="dataset")]
     images: Images
     classifiers: Annotated[dict[Name, Classifier], Field(min_length=1)]
     features: Features
@@ -284,7 +295,14 @@ def load(path: Path = Path("params.yaml")) -> Params:
 
 def _refusal(error: ValidationError, where: str) -> InputError:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    place = first["loc"]
+    if place[0] == "raw":  # pydantic puts the data set's name, which decides about the other keys, between the two
+        place = (place[0], *place[2:])
+    key = ".".join(str(part) for part in place if part != "[key]")
+    if first["type"] == "union_tag_invalid":
+        return InputError(where, f"{key}.dataset", first["ctx"]["tag"], f"one of {first['ctx']['expected_tags']}")
+    if first["type"] == "union_tag_not_found":
+        return InputError(where, f"{key}.dataset", "missing", "a value (there are no defaults)")
     if first["type"] == "missing":
         return InputError(where, key, "missing", "a value (there are no defaults)")
     if first["type"] == "extra_forbidden":

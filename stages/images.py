@@ -12,15 +12,16 @@ def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
     """Write out/SPLIT/{images,labels,indices}.npy for each split and for held_out (near OOD, often empty), classes.json
     and the counts.
     """
-    name = load_json(raw / "dataset.json")["dataset"]
+    description = load_json(raw / "dataset.json")
     section = run.params.images
-    dataset, held_out = datasets.hold_out(datasets.read(name, raw), section.held_out)
+    dataset, held_out = datasets.hold_out(datasets.read(description["dataset"], raw), section.held_out)
     parts = datasets.split(dataset, section.val, section.cal, section.test, section.seed)
     parts["held_out"] = held_out
     for split, part in parts.items():
         save_arrays(out / split, images=part.images, labels=part.labels, indices=part.indices)
     save_json(out / "classes.json", dataset.classes)
-    return {f"n.{split}": len(part.labels) for split, part in parts.items()}
+    skipped = sum(len(files) for files in description.get("skipped", {}).values())
+    return {f"n.{split}": len(part.labels) for split, part in parts.items()} | {"n.skipped": skipped}
 
 
 if __name__ == "__main__":

@@ -1,18 +1,42 @@
-"""Fetch and verify the files of the data set (SHA-256), from whichever source answers."""
+"""Fetch and verify the files of the data set (SHA-256), or read own images."""
 
 from pathlib import Path
 
-from mistakes import sources
-from mistakes.artifacts import save_json
+from mistakes import folders, sources
+from mistakes.artifacts import save_arrays, save_csv, save_json
+from mistakes.params import ImageFolder
 from mistakes.stage import Run, stage
 
 
 @stage
 def main(run: Run, out: Path) -> None:
-    """Write the raw files and dataset.json, which says what they are."""
-    dataset = run.params.raw.dataset
-    sources.fetch(dataset, out)
-    save_json(out / "dataset.json", {"dataset": dataset, "sha256": sources.SHA256[dataset]})
+    """Write the raw files, or out/PART/{images,labels}.npy and files.csv; dataset.json says what they are."""
+    section = run.params.raw
+    if isinstance(section, ImageFolder):
+        description = _own_images(section, out)
+    else:
+        sources.fetch(section.dataset, out)
+        description = {"sha256": sources.SHA256[section.dataset]}
+    save_json(out / "dataset.json", {"dataset": section.dataset, **description})
+
+
+def _own_images(section: ImageFolder, out: Path) -> dict[str, object]:
+    import pandas as pd
+
+    train = folders.read(Path(section.train), section.size, section.channels, section.corrupt)
+    parts = {"train": train}
+    if section.test is not None:
+        path = Path(section.test)
+        parts["test"] = folders.read(path, section.size, section.channels, section.corrupt, like=train)
+    for name, part in parts.items():
+        save_arrays(out / name, images=part.images, labels=part.labels)
+        save_csv(out / name / "files.csv", pd.DataFrame({"file": part.files, "sha256": part.sha256}))
+    return {
+        "classes": train.classes,
+        "parts": list(parts),
+        "skipped": {name: part.skipped for name, part in parts.items()},
+        "ignored": {name: part.ignored for name, part in parts.items()},
+    }
 
 
 if __name__ == "__main__":
