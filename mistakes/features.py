@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mistakes.artifacts import Array
 from mistakes.classifier import Classifier, to_unit
@@ -38,6 +39,13 @@ class Extractor:
         self._network = create_feature_extractor(model, wanted).to(device, memory_format=torch.channels_last).eval()
         self._device = device
 
+    def tensors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (n, d) and logits (n, k) of images (n, c, h, w) in [0, 1]; differentiable."""
+        outputs = self._network(x)
+        z = outputs["features"]
+        z = z.flatten(2).mean(2) if z.dim() > 2 else z
+        return z, z if self._same else outputs["logits"]
+
     @torch.no_grad()
     def batches(self, images: Array, batch_size: int) -> Iterator[Batch]:
         """Yield features and logits of uint8 images (n, c, h, w), in order.
@@ -45,14 +53,12 @@ class Extractor:
         Feature maps (n, c, h, w) are averaged over space. Raises InputError where a feature is NaN or infinite.
         """
         for start in range(0, len(images), batch_size):
-            outputs = self._network(to_unit(images[start : start + batch_size], self._device))
-            z = outputs["features"].float()
-            z = z.flatten(2).mean(2) if z.dim() > 2 else z
+            z, logits = self.tensors(to_unit(images[start : start + batch_size], self._device))
             finite = torch.isfinite(z).all(1)
             if not finite.all():
                 row = start + int(finite.int().argmin())
                 raise InputError("classifier", f"features of image {row}", "NaN or infinite", "finite numbers")
-            yield Batch(z.cpu().numpy(), (z if self._same else outputs["logits"].float()).cpu().numpy())
+            yield Batch(z.cpu().numpy(), logits.cpu().numpy())
 
     def whole(self, images: Array, batch_size: int) -> Batch:
         """Return features and logits of all images at once."""
