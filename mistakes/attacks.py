@@ -1,13 +1,21 @@
-"""Adversarial images through advertorch, kept and judged as 8-bit images, since that is what a user would receive."""
+"""Adversarial images through advertorch, kept and judged as 8-bit images, since that is what a user would receive.
+
+An attack is evidence only where it works: ``check_growth`` and ``check_black_box`` compare the success of two attacks
+on the images that both attacked, by the exact one-sided McNemar test (only images on which one alone succeeds count).
+"""
 
 import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
+from torch import Tensor
+from torch.nn import functional
 
 from mistakes.artifacts import Array
 from mistakes.classifier import Classifier, to_unit
@@ -23,16 +31,29 @@ class Attacked:
     success: Array  # bool (n,): the stored image is misclassified
     linf: Array  # float32 (n,): largest change of a pixel, in [0, 1] pixel units
     l2: Array  # float32 (n,): Euclidean norm of the change, in [0, 1] pixel units
+    gradients: int  # times the attack went backward through the model; 0: it is a black-box attack
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the sanity checks need to know of one attack that was run."""
+
+    attack: str  # class of advertorch.attacks
+    norm: str  # linf or l2
+    eps: float | None  # None: the attack minimises the change
+    black_box: bool
+    origin: Array  # int64 (n,): which images were attacked
+    success: Array  # bool (n,)
 
 
 def initially_correct(model: Classifier, images: Array, labels: Array, wanted: int, seed: int,
                       device: torch.device, batch_size: int) -> Array:  # fmt: skip
-    """Return the sorted positions, int64 (m,), of ``wanted`` correctly classified images drawn by ``seed``.
+    """Return the positions, int64 (m,), of ``wanted`` correctly classified images in an order drawn by ``seed``.
 
     m is smaller where fewer are classified correctly.
     """
     right = np.flatnonzero(predict(model, images, device, batch_size) == labels)
-    return np.sort(np.random.default_rng(seed).permutation(right)[:wanted])
+    return np.random.default_rng(seed).permutation(right)[:wanted]
 
 
 @torch.no_grad()
@@ -46,30 +67,71 @@ def run(model: Classifier, images: Array, labels: Array, attack: str, norm: str,
         arguments: Mapping[str, float], seed: int, device: torch.device, batch_size: int) -> Attacked:  # fmt: skip
     """Attack uint8 images (n, c, h, w) of which all are classified as ``labels`` (n,).
 
-    attack, arguments : a class of advertorch.attacks and its keyword arguments, in [0, 1] pixel units. norm : ``linf``
-    keeps the stored image within ``eps`` of the clean one also after rounding; ``l2`` only rounds. Raises InputError
-    for an attack or an argument that advertorch does not know.
+    attack, arguments : a class of advertorch.attacks and its keyword arguments, in [0, 1] pixel units; a targeted one
+    aims at another class that ``seed`` draws for each image. norm : ``linf`` or ``l2``, in which the stored image stays
+    within ``eps`` of the clean one also after rounding. Raises InputError for an attack or an argument that advertorch
+    does not know.
     """
     torch.manual_seed(seed)
     adversary = _adversary(model, attack, dict(arguments))
-    stored = []
-    for start in range(0, len(images), batch_size):
-        x = to_unit(images[start : start + batch_size], device)
-        y = torch.as_tensor(labels[start : start + batch_size].copy()).to(device)
-        with warnings.catch_warnings():  # advertorch's DDN steps its scheduler first, on purpose
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            perturbed = adversary.perturb(x, y).detach().cpu()
-        if not torch.isfinite(perturbed).all():
-            raise InputError("params.yaml", f"adversarial.attacks ({attack})", "NaN images", "an attack that converges")
-        stored.append((perturbed * 255).round().clamp(0, 255).to(torch.uint8).numpy())
-    result = np.concatenate(stored)
-    if norm == "linf" and "eps" in arguments:
-        reach = int(np.floor(arguments["eps"] * 255 + 1e-6))  # whole grey levels
-        clean = images.astype(np.int16)
-        result = np.clip(result, np.maximum(clean - reach, 0), np.minimum(clean + reach, 255)).astype(np.uint8)
-    change = (result.astype(np.float32) - images).reshape(len(images), -1) / 255
-    success = predict(model, result, device, batch_size) != labels
-    return Attacked(result, success, np.abs(change).max(1), np.linalg.norm(change, axis=1))
+    aim = labels
+    if getattr(adversary, "targeted", False):
+        classes = model.architecture.classes
+        aim = (labels + np.random.default_rng(seed).integers(1, classes, len(labels))) % classes
+    passes: list[None] = []
+    watched = model.register_forward_hook(lambda _model, _inputs, logits: _count_backward(logits, passes))
+    try:
+        exact = np.concatenate([
+            _perturb(adversary, attack, images[i : i + batch_size], aim[i : i + batch_size], device)
+            for i in range(0, len(images), batch_size)
+        ])  # fmt: skip
+    finally:
+        watched.remove()
+    stored = _store(images, exact, norm, arguments.get("eps"))
+    success = predict(model, stored, device, batch_size) != labels
+    return Attacked(stored, success, linf(stored, images), np.linalg.norm(_change(stored, images), axis=1), len(passes))
+
+
+def _count_backward(logits: Tensor, passes: list[None]) -> None:
+    if logits.requires_grad:
+        logits.register_hook(lambda _gradient: passes.append(None))
+
+
+def _perturb(adversary: Any, attack: str, images: Array, labels: Array, device: torch.device) -> Array:
+    with warnings.catch_warnings():  # advertorch's DDN steps its scheduler first, on purpose
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        x = to_unit(images, device).contiguous()  # advertorch calls `view`, which channels_last refuses
+        perturbed = adversary.perturb(x, torch.as_tensor(labels.copy()).to(device))
+    if not torch.isfinite(perturbed).all():
+        raise InputError("params.yaml", f"adversarial.attacks ({attack})", "NaN images", "an attack that converges")
+    return perturbed.detach().cpu().numpy()
+
+
+def _store(clean: Array, exact: Array, norm: str, eps: float | None) -> Array:
+    """Round float images in [0, 1] to uint8 without leaving the ball of radius ``eps`` around ``clean``."""
+    stored = (exact * 255).round().clip(0, 255).astype(np.int16)
+    if norm == "linf" and eps is not None:
+        reach = grey_levels(eps)
+        stored = np.clip(stored, clean.astype(np.int16) - reach, clean.astype(np.int16) + reach)
+    if norm == "l2" and eps is not None:  # where rounding leads out of the ball, round towards the clean image
+        outside = np.linalg.norm(_change(stored, clean), axis=1) > eps
+        inwards = clean + np.trunc((exact * 255).clip(0, 255) - clean)
+        stored[outside] = inwards[outside].astype(np.int16)
+    return stored.astype(np.uint8)
+
+
+def grey_levels(eps: float) -> int:
+    """Return how many of the 255 steps of an 8-bit pixel lie within ``eps``, in [0, 1] pixel units."""
+    return int(np.floor(eps * 255 + 1e-6))
+
+
+def linf(stored: Array, clean: Array) -> Array:
+    """Return the largest change of a pixel, float32 (n,) in [0, 1] pixel units, between uint8 images (n, c, h, w)."""
+    return np.abs(_change(stored, clean)).max(1)
+
+
+def _change(stored: Array, clean: Array) -> Array:
+    return (stored.astype(np.float32) - clean).reshape(len(clean), -1) / 255
 
 
 def _adversary(model: Classifier, attack: str, arguments: dict[str, float]) -> Any:
@@ -86,3 +148,97 @@ def _adversary(model: Classifier, attack: str, arguments: dict[str, float]) -> A
     if "num_classes" in accepted:
         arguments["num_classes"] = model.architecture.classes
     return kind(model, **arguments)
+
+
+def check_gradients(model: Classifier, images: Array, labels: Array, most: float, device: torch.device,
+                    batch_size: int) -> float:  # fmt: skip
+    """Return the share of uint8 images (n, c, h, w) at which the cross-entropy has a gradient of exactly zero.
+
+    A softmax that saturates in float32 has one, and no gradient attack can start there: its success rate is too low by
+    up to this share. Raises InputError where the share exceeds ``most``.
+    """
+    zero = 0
+    for i in range(0, len(images), batch_size):
+        x = to_unit(images[i : i + batch_size], device).requires_grad_()
+        y = torch.as_tensor(labels[i : i + batch_size].copy()).to(device)
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(model(x), y, reduction="sum"), x)
+        zero += int((gradient.flatten(1) == 0).all(1).sum())
+    share = zero / len(images)
+    if share > most:
+        shown = f"zero at {zero} of {len(images)} images ({share:.3f})"
+        raise InputError("classifier", "gradient of the cross-entropy", shown, f"zero at a share of at most {most:g}")
+    return share
+
+
+def check_unbounded(name: str, made: Attacked, least: float) -> float:
+    """Return the success rate of an attack with an eps at which every image can be made any other.
+
+    Raises InputError where it is below ``least``: such an attack is broken, not resisted.
+    """
+    rate = float(made.success.mean())
+    if rate < least:
+        expected = f"at least {least:g}: no classifier can resist a change this large"
+        raise InputError("params.yaml", name, f"success {rate:.3f} of {len(made.success)} images", expected)
+    return rate
+
+
+def advantage(weak: Trial, strong: Trial) -> tuple[float, float, float]:
+    """Return both success rates, and McNemar's p-value, on the images that both attacked."""
+    _, i, j = np.intersect1d(weak.origin, strong.origin, return_indices=True)
+    a, b = weak.success[i], strong.success[j]
+    return float(a.mean()), float(b.mean()), mcnemar(a, b)
+
+
+def mcnemar(weak: Array, strong: Array) -> float:
+    """Return the exact one-sided p-value of bool ``strong`` (n,) succeeding at least as often as ``weak`` (n,).
+
+    With b images on which ``weak`` alone succeeds, and c on which ``strong`` alone does, it is P(X >= b) for X from
+    Binomial(b + c, 1/2).
+    """
+    b, c = int((weak & ~strong).sum()), int((strong & ~weak).sum())
+    return float(stats.binomtest(b, b + c, alternative="greater").pvalue) if b + c else 1.0
+
+
+def check_growth(trials: Mapping[str, Trial], significance: float) -> dict[str, float]:
+    """Return, for each pair of one attack at two eps, ``SMALL.LARGE``: how much the success rate grows.
+
+    Raises InputError where the larger eps succeeds significantly less often.
+    """
+    found = {}
+    for (small, a), (large, b) in combinations(sorted(trials.items(), key=lambda item: item[1].eps or 0), 2):
+        if (a.attack, a.norm) != (b.attack, b.norm) or a.eps is None or b.eps is None or a.eps == b.eps:
+            continue
+        before, after, p = advantage(a, b)
+        if p < significance:
+            shown = f"success {after:.3f} at eps {b.eps:g}, {before:.3f} at eps {a.eps:g} ({small}), p = {p:.2g}"
+            raise InputError("params.yaml", f"adversarial.attacks.{large}", shown, "success that grows with eps")
+        found[f"{small}.{large}"] = after - before
+    return found
+
+
+def check_black_box(trials: Mapping[str, Trial], significance: float) -> dict[str, float]:
+    """Return, for each black-box attack, ``BLACK.WHITE``: how much more the best white-box attack of its eps succeeds.
+
+    Raises InputError where that succeeds significantly less often (gradients that mislead: Athalye et al. 2018), and
+    where there is none to compare with.
+    """
+    found = {}
+    for name, black in trials.items():
+        if not black.black_box or black.eps is None:
+            continue
+        rivals = {
+            other: advantage(black, white)
+            for other, white in trials.items()
+            if not white.black_box and (white.norm, white.eps) == (black.norm, black.eps)
+        }
+        where = f"adversarial.attacks.{name}"
+        if not rivals:
+            expected = f"a gradient-based attack with norm {black.norm} and eps {black.eps:g} beside it"
+            raise InputError("params.yaml", where, "a black-box attack alone", expected)
+        best = max(rivals, key=lambda other: rivals[other][1])
+        rate, rival, p = rivals[best]
+        if p < significance:
+            shown = f"black-box success {rate:.3f}, white-box success {rival:.3f} ({best}), p = {p:.2g}"
+            raise InputError("params.yaml", where, shown, "white-box attacks at least as strong")
+        found[f"{name}.{best}"] = rival - rate
+    return found

@@ -129,11 +129,21 @@ class Guard(Section):
 
 
 class Attack(Section):
-    """One attack: a class of advertorch.attacks and its arguments."""
+    """One attack: a class of advertorch.attacks and its arguments; ``images`` where it is slower than the others."""
 
     attack: Name
     norm: Literal["linf", "l2"]
+    images: Count | None = None  # absent: adversarial.images
     arguments: dict[str, bool | int | float]
+
+
+class Sanity(Section):
+    """Stage adversarial: what the attacks must show, or the stage stops."""
+
+    significance: Share
+    zero_gradients: NonNegative
+    success: NonNegative
+    unbounded: Attack
 
 
 class Adversarial(Section):
@@ -142,6 +152,7 @@ class Adversarial(Section):
     seed: Seed
     images: Count
     batch_size: Count
+    sanity: Sanity
     attacks: dict[Name, Attack]
 
 
@@ -236,6 +247,28 @@ class Detection(Section):
         return alphas
 
 
+class Adaptive(Section):
+    """Stage adaptive: which detectors are attacked by someone who knows them, and how hard."""
+
+    seed: Seed
+    images: Count
+    batch_size: Count
+    alpha: Share
+    confidence: Share
+    detectors: Annotated[list[Name], Field(min_length=1)]
+    eps: Annotated[list[Positive], Field(min_length=1)]
+    steps: Count
+    restarts: Count
+    lambdas: list[NonNegative]
+
+    @field_validator("lambdas")
+    @classmethod
+    def _with_zero(cls, lambdas: list[float]) -> list[float]:
+        if 0 not in lambdas:
+            raise ValueError("a list with 0, the attack that ignores the detector")
+        return lambdas
+
+
 class Report(Section):
     """Stage report: what is drawn."""
 
@@ -258,6 +291,7 @@ class Params(Section):
     corruptions: Corruptions
     hypotheses: Hypotheses
     detection: Detection
+    adaptive: Adaptive
     report: Report
 
 

@@ -1,10 +1,12 @@
 """Every score of every input. Higher = more anomalous, for all of them, fixed a priori."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from mistakes import baselines, density
@@ -46,6 +48,13 @@ class Detectors:
                 row = int(np.isfinite(values).argmin())
                 raise InputError("scores", f"{name} of row {row}", float(values[row]), "a finite number")
         return scores
+
+    def to(self, device: torch.device) -> "Detectors":
+        """Return a copy on ``device``, for attacks there."""
+        guard = copy.deepcopy(self.guard).to(device)
+        guard.gaussians = [{key: tensor.to(device) for key, tensor in state.items()} for state in guard.gaussians]
+        fitted = copy.deepcopy(self.density).to(device).requires_grad_(False)
+        return Detectors(fitted, self.baselines.to(device), guard)
 
     def differentiable(self, name: str) -> Callable[[Outputs], Tensor]:
         """Return the score ``name`` as a function of a classifier's outputs, float64 (n,), with its gradient.

@@ -1,0 +1,66 @@
+"""Attack each detector by someone who knows it, and see what every score makes of the images."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mistakes import adaptive, attacks, baselines, conformal, density, scores
+from mistakes import classifier as classifiers
+from mistakes import guard as guards
+from mistakes.artifacts import load_arrays, load_table, save_arrays, save_csv
+from mistakes.errors import InputError
+from mistakes.features import Extractor
+from mistakes.stage import Run, stage
+
+
+@stage
+def main(
+    run: Run, test: Path, classifier: Path, flow: Path, baseline: Path, guard: Path, calibration: Path, out: Path
+) -> dict[str, float]:
+    """Write out/sets/TARGET/EPS/{images,success,undetected,linf,origin}.npy, and out/adaptive.csv.
+
+    TARGET is the detector that is attacked, or ``none`` for plain PGD, which knows of no detector. A row of the table
+    is a set under one score; thresholds come from the correctly classified images of ``calibration`` alone.
+    """
+    section, device = run.params.adaptive, run.device
+    images, labels = load_arrays(test, "images", "labels")
+    model = classifiers.load(classifier).to(device)
+    extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
+    detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
+    attacked = detectors.to(device)
+    calibrated = load_table(calibration).query("correct")
+    size, seed = section.batch_size, section.seed
+    origin = np.sort(attacks.initially_correct(model, images, labels, section.images, seed, device, size))
+    if not len(origin):
+        raise InputError(classifier, "correctly classified test images", 0, "at least one, to be attacked")
+    x, y = images[origin], labels[origin]
+
+    def p_values(stored: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        batch = extractor.whole(stored, size)
+        found = detectors.score(batch)
+        judged = {name: conformal.p_values(calibrated[name].to_numpy(), values) for name, values in found.items()}
+        return batch.logits.argmax(1) != y, judged
+
+    rows = []
+    for eps in section.eps:
+        settings = adaptive.Settings(eps, section.steps, section.lambdas, section.restarts, size, seed)
+        plain = {"eps": eps, "eps_iter": 2.5 * eps / section.steps, "nb_iter": section.steps}
+        made = {"none": attacks.run(model, x, y, "LinfPGDAttack", "linf", plain, seed, device, size).images}
+        for name in section.detectors:
+            target = adaptive.target(extractor, attacked.differentiable(name))
+            values = calibrated[name].to_numpy()
+            made[name] = adaptive.attack(target, values, section.alpha, x, y, settings, device).images
+            print(f"adaptive: attacked {name} at eps {eps:g}", flush=True)
+        judged = {name: p_values(stored) for name, stored in made.items()}
+        rows += adaptive.rows(eps, judged, section.alpha, section.confidence)
+        for name, (success, p) in judged.items():
+            undetected = success & (p[name] > section.alpha) if name in p else success
+            save_arrays(out / "sets" / name / f"{eps:g}", images=made[name], success=success, undetected=undetected,
+                        linf=attacks.linf(made[name], x), origin=origin)  # fmt: skip
+    save_csv(out / "adaptive.csv", pd.DataFrame(rows))
+    return {f"undetected.{r['target']}.{r['score']}.{r['eps']:g}": r["rate"] for r in rows}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,397 @@
+"""Attacks against a second library, closed forms and invariants; the adaptive attack against weaker ones."""
+
+import copy
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from mistakes import adaptive, artifacts, attacks, baselines, classifier, conformal, density, guard, scores
+from mistakes.errors import InputError
+from mistakes.features import Batch, Extractor
+
+ROOT = Path(__file__).parents[1]
+SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
+CPU = torch.device("cpu")
+DETECTORS = scores.NAMES
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A small trained network with its detectors, calibrated, and images that it classifies correctly."""
+
+    model: classifier.Classifier
+    extractor: Extractor
+    detectors: scores.Detectors
+    calibration: dict[str, np.ndarray]
+    images: np.ndarray
+    labels: np.ndarray
+
+    def target(self, name: str) -> adaptive.Target:
+        return adaptive.target(self.extractor, self.detectors.differentiable(name))
+
+    def judge(self, name: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return success and undetected success at alpha = 0.1, by the scores and p-values that the pipeline uses."""
+        batch: Batch = self.extractor.whole(images, 500)
+        score = self.detectors.score(batch)[name]
+        success = batch.logits.argmax(1) != labels
+        return success, success & (conformal.p_values(self.calibration[name], score) > 0.1)
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> System:
+    digits = load_digits()
+    images, labels = (digits.images * 255 / 16).round().astype(np.uint8)[:, None], digits.target
+    schedule = classifier.Schedule(8, 32, 0.05, 0.9, 1e-4, False, "float32", 0)
+    model = classifier.new("small_cnn", 8, 10, images[:900], 0)
+    checkpoint = tmp_path_factory.mktemp("system") / "c.safetensors"
+    classifier.train(model, images[:900], labels[:900], schedule, CPU, lambda *_: {}, checkpoint)
+    model.eval().requires_grad_(False)
+    extractor = Extractor(model, "penultimate", None, CPU)
+    fit, cal = extractor.whole(images[:900], 500), extractor.whole(images[900:1200], 500)
+    settings = density.Optimisation(4, 4, 64, 1e-3, 5.0, 0)
+    nothing = lambda *_, **__: None  # noqa: E731
+    flow = density.fit(fit.features, cal.features, "maf", "direction_norm", 8, 2, 16, settings, CPU, nothing).density
+    others = baselines.fit(fit.features, fit.logits, labels[:900], baselines.Settings(0, 0.1, None, 5, 8, 5, 900, 0.5))
+    flow.requires_grad_(False)
+    right = cal.take(np.flatnonzero(cal.logits.argmax(1) == labels[900:1200]))
+    shares = dict.fromkeys(guard.PARTS, 0.2)
+    reference = (right.early, right.logits, density.evaluate(flow.log_prob, right.features))
+    guarded = guard.fit(fit.early, fit.logits, reference, guard.Settings(0, shares, 16, 5, 64, 2e-3))
+    detectors = scores.Detectors(flow, others, guarded)
+    calibration = detectors.score(right)
+    origin = attacks.initially_correct(model, images[1200:], labels[1200:], 500, 0, CPU, 500) + 1200
+    assert len(origin) >= 480
+    return System(model, extractor, detectors, calibration, images[origin], labels[origin])
+
+
+def run(system: System, attack: str, norm: str, n: int = 500, batch_size: int = 500, **arguments: float):
+    x, y = system.images[:n], system.labels[:n]
+    return attacks.run(system.model, x, y, attack, norm, arguments, 0, CPU, batch_size)
+
+
+# attacks
+
+
+def test_success_grows_with_eps_and_stays_within_it_after_rounding(system: System) -> None:
+    rates = []
+    for eps in (0.003, 0.1, 0.5):
+        made = run(system, "LinfPGDAttack", "linf", 60, eps=eps, eps_iter=eps / 5, nb_iter=10)
+        change = np.abs(made.images.astype(int) - system.images[:60]).max((1, 2, 3))
+        assert (change <= int(eps * 255)).all()
+        assert made.linf == pytest.approx(change / 255, abs=1e-6)
+        assert np.array_equal(made.success, attacks.predict(system.model, made.images, CPU, 50) != system.labels[:60])
+        rates.append(made.success.mean())
+    assert rates[0] == 0  # less than one grey level: nothing is left of it in an 8-bit image
+    assert 0 < rates[1] < rates[2]
+    assert rates[2] > 0.99
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.3, 1.5])
+def test_l2_attacks_stay_within_eps_after_rounding(system: System, eps: float) -> None:
+    made = run(system, "L2PGDAttack", "l2", 100, eps=eps, eps_iter=eps / 4, nb_iter=10)
+    change = (made.images.astype(float) - system.images[:100]).reshape(100, -1) / 255
+    assert np.linalg.norm(change, axis=1) == pytest.approx(made.l2, abs=1e-6)
+    assert (made.l2 <= eps + 1e-6).all()
+    assert (made.l2 > 0.5 * eps).mean() > 0.9  # and use it
+
+
+def test_minimal_l2_attack_finds_the_distance_of_a_linear_model_from_its_boundary(rng: np.random.Generator) -> None:
+    images = rng.integers(60, 190, (30, 1, 8, 8)).astype(np.uint8)
+    model = classifier.new("small_cnn", 4, 2, images, 0)
+    model.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval().requires_grad_(False)
+    labels = attacks.predict(model, images, CPU, 30)
+    made = attacks.run(model, images, labels, "DDNL2Attack", "l2", {"nb_iter": 200}, 0, CPU, 30)
+    logits, w = model(classifier.to_unit(images)), model.net[1].weight / model.std.squeeze()
+    distance = ((logits[:, 0] - logits[:, 1]).abs() / (w[0] - w[1]).norm()).numpy()
+    far = distance > 0.1  # where rounding to grey levels (0.016 in L2) is not all of the change
+    assert far.sum() >= 10
+    assert made.l2[far] == pytest.approx(distance[far], rel=0.15, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("attack", "arguments"),
+    [
+        ("LinfPGDAttack", {"eps": 0.2, "nb_iter": 3, "rand_init": False}),
+        ("LinfBasicIterativeAttack", {"eps": 0.2, "nb_iter": 3}),
+        ("DDNL2Attack", {"nb_iter": 5}),
+        ("CarliniWagnerL2Attack", {"max_iterations": 5, "binary_search_steps": 1, "abort_early": False}),
+    ],
+)
+def test_attacks_do_not_depend_on_the_batch_size(system: System, attack: str, arguments: dict[str, float]) -> None:
+    some, all_ = (run(system, attack, "l2", 20, size, **arguments) for size in (7, 20))
+    assert (some.images != all_.images).mean() < 0.01  # float32 kernels round differently for other batch sizes
+
+
+def test_unknown_attacks_and_arguments_are_named(system: System) -> None:
+    with pytest.raises(InputError, match="expected a class of advertorch.attacks: .*LinfPGDAttack"):
+        run(system, "NoSuchAttack", "l2")
+    with pytest.raises(InputError, match="is 'epsilon', expected one of .*eps"):
+        run(system, "GradientSignAttack", "linf", epsilon=1.0)
+
+
+def test_targeted_attacks_aim_at_another_class(system: System) -> None:
+    aimed, broken = (
+        run(system, "LinfPGDAttack", "linf", 100, eps=0.3, eps_iter=0.05, nb_iter=20, targeted=targeted)
+        for targeted in (True, False)
+    )
+    assert aimed.success.mean() > 0.7
+    assert not np.array_equal(aimed.images, broken.images)
+    jsma = run(system, "JacobianSaliencyMapAttack", "l2", 20, theta=1.0, gamma=0.5)  # knows no other kind
+    assert jsma.success.any()
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.1])
+@pytest.mark.parametrize("kind", ["fgsm", "pgd", "bim"])
+def test_success_rates_agree_with_foolbox(system: System, kind: str, eps: float) -> None:
+    import foolbox
+
+    steps = {"eps_iter": eps / 8, "nb_iter": 15}
+    theirs, name, ours = {
+        "fgsm": (foolbox.attacks.LinfFastGradientAttack(), "GradientSignAttack", {}),
+        "pgd": (
+            foolbox.attacks.LinfPGD(abs_stepsize=eps / 8, steps=15, random_start=False),
+            "LinfPGDAttack",
+            steps | {"rand_init": False},
+        ),
+        "bim": (
+            foolbox.attacks.LinfBasicIterativeAttack(abs_stepsize=eps / 8, steps=15, random_start=False),
+            "LinfBasicIterativeAttack",
+            steps,
+        ),
+    }[kind]
+    made = run(system, name, "linf", eps=eps, **ours)
+    model = foolbox.PyTorchModel(system.model, bounds=(0, 1), device="cpu")
+    _, found, _ = theirs(model, classifier.to_unit(system.images), torch.as_tensor(system.labels), epsilons=eps)
+    stored = attacks._store(system.images, found.numpy(), "linf", eps)
+    second = (attacks.predict(system.model, stored, CPU, 500) != system.labels).mean()
+    assert 0.02 < second < 0.98  # where an attack could differ
+    assert made.success.mean() == pytest.approx(second, abs=0.02)
+
+
+def test_spsa_is_a_black_box_attack_that_works(system: System) -> None:
+    arguments = {"eps": 0.15, "delta": 0.01, "lr": 0.05, "nb_iter": 10, "nb_sample": 32, "max_batch_size": 32}
+    made = run(system, "LinfSPSAAttack", "linf", 40, **arguments)
+    assert made.gradients == 0
+    assert made.success.mean() > 0.2
+    noise = system.images[:40] + np.random.default_rng(0).choice([-38, 38], (40, 1, 8, 8))
+    guessed = attacks.predict(system.model, noise.clip(0, 255).astype(np.uint8), CPU, 40) != system.labels[:40]
+    assert made.success.mean() > guessed.mean() + 0.1  # it learns from the logits
+
+    class Opaque(torch.nn.Module):
+        """The same classifier, with nothing to differentiate."""
+
+        architecture = system.model.architecture
+
+        def forward(self, x: Tensor) -> Tensor:
+            return system.model(x.detach()).detach()
+
+    x, y = system.images[:40], system.labels[:40]
+    blind = attacks.run(Opaque(), x, y, "LinfSPSAAttack", "linf", arguments, 0, CPU, 500)
+    assert np.array_equal(blind.images, made.images)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        attacks.run(Opaque(), x, y, "LinfPGDAttack", "linf", {"eps": 0.1}, 0, CPU, 500)
+    assert run(system, "LinfPGDAttack", "linf", 40, eps=0.1, nb_iter=3).gradients == 3
+
+
+# sanity checks
+
+
+def trial(success: list[int], eps: float | None, attack: str = "A", black_box: bool = False) -> attacks.Trial:
+    return attacks.Trial(attack, "linf", eps, black_box, np.arange(len(success)), np.array(success, bool))
+
+
+def test_mcnemar_has_its_closed_form() -> None:
+    both, neither = [True, False], [True, False]
+    a, b = np.array([*both, *[True] * 7, *[False] * 2]), np.array([*neither, *[False] * 7, *[True] * 2])
+    assert attacks.mcnemar(a, b) == pytest.approx(46 / 512)  # P(X >= 7), X ~ Binomial(9, 1/2): 36 + 9 + 1
+    assert attacks.mcnemar(b, a) == pytest.approx(1 - 10 / 512)
+    assert attacks.mcnemar(a, a) == 1
+
+
+def test_success_that_falls_with_eps_is_refused() -> None:
+    strong, weak = [1] * 9 + [0], [0] * 9 + [1]
+    grown = attacks.check_growth(
+        {"a_02": trial(weak, 0.02), "a_01": trial(weak, 0.01), "b": trial(weak, 0.3, "B")}, 0.01
+    )
+    assert grown == {"a_01.a_02": 0}
+    assert attacks.check_growth({"x": trial(strong, 0.2), "y": trial(weak, 0.1)}, 0.01) == {"y.x": pytest.approx(0.8)}
+    assert attacks.check_growth({"x": trial(strong, None), "y": trial(weak, None)}, 0.01) == {}
+    with pytest.raises(InputError, match=r"attacks.y is success 0.000 at eps 0.2, 0.900 at eps 0.1 \(x\), p = 0.002"):
+        attacks.check_growth({"x": trial(strong, 0.1), "y": trial([0] * 10, 0.2)}, 0.01)
+
+
+def test_white_box_weaker_than_black_box_is_refused() -> None:
+    strong, weak = [1] * 9 + [0], [0] * 10
+    black = trial(strong, 0.1, "SPSA", True)
+    found = attacks.check_black_box({"spsa": black, "bad": trial(weak, 0.1), "good": trial(strong, 0.1, "B")}, 0.01)
+    assert found == {"spsa.good": 0}
+    with pytest.raises(InputError, match="attacks.spsa is black-box success 0.900, white-box success 0.000 .bad."):
+        attacks.check_black_box({"spsa": black, "bad": trial(weak, 0.1)}, 0.01)
+    with pytest.raises(InputError, match="expected a gradient-based attack with norm linf and eps 0.1"):
+        attacks.check_black_box({"spsa": black, "other": trial(strong, 0.2)}, 0.01)
+
+
+def test_a_broken_attack_and_a_saturated_softmax_are_refused(system: System) -> None:
+    x, y = system.images[:100], system.labels[:100]
+    made = run(system, "LinfPGDAttack", "linf", 50, eps=0.5, eps_iter=0.1, nb_iter=10)
+    assert attacks.check_unbounded("u", made, 0.99) == 1
+    broken = dataclasses.replace(made, success=np.arange(50) % 2 == 0)
+    with pytest.raises(InputError, match="u is success 0.500 of 50 images, expected at least 0.99"):
+        attacks.check_unbounded("u", broken, 0.99)
+    assert attacks.check_gradients(system.model, x, y, 0.01, CPU, 50) == 0
+
+    class Saturated(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return 1e4 * system.model(z)
+
+    with pytest.raises(InputError, match="gradient of the cross-entropy is zero at .* of 100 images"):
+        attacks.check_gradients(Saturated(), x, y, 0.01, CPU, 50)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("images: 40, arguments: {eps: 0.5,", "images: 40, arguments: {eps: 0.01,", "sanity.unbounded is success"),
+        ("{eps: 0.2, eps_iter: 0.05, nb_iter: 5}", "{eps: 0.3, eps_iter: 1.0e-6, nb_iter: 5, rand_init: false}",
+         "attacks.pgd_05 is success 0.000 at eps 0.3"),
+    ],
+)  # fmt: skip
+def test_stage_stops_where_an_attack_is_unsound(system: System, tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in SMOKE
+    (tmp_path / "params.yaml").write_text(SMOKE.replace(old, new))
+    artifacts.save_arrays(tmp_path / "test", images=system.images, labels=system.labels)
+    classifier.save(system.model, tmp_path / "model.safetensors")
+    command = [sys.executable, "-m", "stages.adversarial", "test", "model.safetensors", "out"]
+    env = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert words in line
+    assert not (tmp_path / "out").exists()
+
+
+# the adaptive attack
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_target_scores_as_the_pipeline_does_and_its_gradient_is_that_of_finite_differences(system, name: str) -> None:
+    batch = system.extractor.whole(system.images[:50], 50)
+    expected = system.detectors.score(batch)[name]
+    logits, score = system.target(name)(classifier.to_unit(system.images[:50]))
+    assert logits.numpy() == pytest.approx(batch.logits, abs=1e-4)
+    assert score.numpy() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+    double = copy.deepcopy(system.detectors)
+    double.density.double(), double.guard.double()
+    extractor = Extractor(copy.deepcopy(system.model).double(), "penultimate", None, CPU)
+    through = adaptive.target(extractor, double.differentiable(name))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 1, 8, 8, generator=generator, dtype=torch.double).requires_grad_()
+    direction = torch.randn(4, 1, 8, 8, generator=generator, dtype=torch.double)
+    for part in (lambda q: through(q)[1], lambda q: through(q)[0][:, 3]):
+        (gradient,) = torch.autograd.grad(part(x).sum(), x)
+        h = 1e-6
+        difference = (part(x + h * direction) - part(x - h * direction)).detach() / (2 * h)
+        found = (gradient * direction).sum((1, 2, 3))
+        assert (found.abs() > 0).all()
+        assert found.numpy() == pytest.approx(difference.numpy(), rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.24])
+def test_above_the_threshold_is_a_p_value_of_at_most_alpha(ties: bool, alpha: float, rng: np.random.Generator) -> None:
+    calibration = rng.normal(size=99).round(1 if ties else 9)
+    limit = adaptive.threshold(calibration, alpha)
+    s = np.r_[rng.normal(size=1000).round(1), calibration, calibration + 1e-9, 9.0]
+    assert np.array_equal(s > limit, conformal.p_values(calibration, s) <= alpha)
+    with pytest.raises(InputError, match="adaptive.alpha is 0.009, expected at least 1/100"):
+        adaptive.threshold(calibration, 0.009)
+
+
+EASY = adaptive.Settings(0.08, 8, (0.0,), 1, 200, 0)
+
+
+def attack(system: System, name: str, settings: adaptive.Settings, n: int = 200) -> adaptive.Adaptive:
+    x, y = system.images[:n], system.labels[:n]
+    return adaptive.attack(system.target(name), system.calibration[name], 0.1, x, y, settings, CPU)
+
+
+@pytest.mark.parametrize("name", ["log_density", "joint", "msp", "mahalanobis", "knn"])
+def test_knowing_the_detector_never_weakens_the_attack(system: System, name: str) -> None:
+    x, y = system.images[:200], system.labels[:200]
+    plain = run(system, "LinfPGDAttack", "linf", 200, eps=0.08, eps_iter=0.025, nb_iter=8)
+    found = {"plain": system.judge(name, plain.images, y)[1]}
+    for label, change in {
+        "zero": {}, "lambda": {"lambdas": (0.0, 0.3, 3.0)}, "steps": {"lambdas": (0.0, 0.3, 3.0), "steps": 20},
+        "restarts": {"lambdas": (0.0, 0.3, 3.0), "steps": 20, "restarts": 2},
+    }.items():  # fmt: skip
+        made = attack(system, name, dataclasses.replace(EASY, **change))
+        success, found[label] = system.judge(name, made.images, y)
+        assert np.array_equal(success, made.success)
+        assert (found[label] != made.undetected).mean() <= 0.01  # float32 beside float64 at the threshold
+        assert (np.abs(made.images.astype(int) - x) <= int(0.08 * 255)).all()
+        assert np.array_equal(made.images[~success], x[~success])
+    rates = {label: undetected.mean() for label, undetected in found.items()}
+    assert rates["zero"] <= rates["lambda"] <= rates["steps"] <= rates["restarts"], rates
+    assert rates["plain"] <= rates["lambda"], rates
+    assert rates["plain"] < rates["restarts"], rates
+
+
+def test_lambda_0_succeeds_as_often_as_plain_pgd(system: System) -> None:
+    """With a detector that is never silent the descent uses all of its steps, as plain PGD does."""
+    plain = run(system, "LinfPGDAttack", "linf", eps=0.08, eps_iter=0.01, nb_iter=20, rand_init=False)
+    x, y = system.images, system.labels
+    settings = dataclasses.replace(EASY, steps=20, batch_size=500)
+
+    def loud(q: Tensor) -> tuple[Tensor, Tensor]:
+        logits = system.model(q)
+        return logits, 9.0 + logits.sum(1) * 0
+
+    made = adaptive.attack(loud, np.arange(100) / 100, 0.1, x, y, settings, CPU)
+    assert not made.undetected.any()
+    assert 0.1 < plain.success.mean() < 0.9
+    assert made.success.mean() >= plain.success.mean()
+    assert made.success.mean() == pytest.approx(plain.success.mean(), abs=0.03)
+
+
+def test_a_detector_that_never_fires_is_evaded_by_every_success(system: System) -> None:
+    silent = lambda q: (system.model(q), -9.0 + q.sum((1, 2, 3)) * 0)  # noqa: E731
+    x, y = system.images[:50], system.labels[:50]
+    made = adaptive.attack(silent, np.arange(100) / 100, 0.1, x, y, dataclasses.replace(EASY, eps=0.3), CPU)
+    assert np.array_equal(made.undetected, made.success)
+    assert made.success.all()
+
+
+def test_attack_is_a_function_of_its_seed_and_not_of_the_batch_size(system: System) -> None:
+    settings = dataclasses.replace(EASY, lambdas=(0.0, 1.0), restarts=2)
+    first, again = (attack(system, "log_density", settings, 60) for _ in range(2))
+    other = attack(system, "log_density", dataclasses.replace(settings, batch_size=17), 60)
+    assert np.array_equal(first.images, again.images)
+    assert (first.undetected != other.undetected).sum() <= 1  # float32 kernels round differently
+
+
+def test_rows_have_exact_intervals_and_refuse_an_attack_weaker_than_plain_pgd() -> None:
+    won, lost, p = np.arange(10) < 8, np.zeros(10, bool), {"msp": np.r_[np.full(5, 0.04), np.full(5, 0.2)]}
+    first, second = adaptive.rows(0.1, {"none": (won, p), "msp": (won, p)}, 0.05, 0.95)
+    assert first == {
+        "target": "none", "eps": 0.1, "score": "msp", "attempted": 10, "succeeded": 8, "undetected": 3, "rate": 0.3,
+        "low": pytest.approx(0.0667, abs=1e-4), "high": pytest.approx(0.6525, abs=1e-4),  # Clopper and Pearson's
+    }  # fmt: skip
+    assert second["rate"] == 0.3
+    loud = {"msp": np.full(10, 0.2)}
+    with pytest.raises(InputError, match=r"adaptive .msp. is undetected at a rate of 0.000, plain PGD of 0.800"):
+        adaptive.rows(0.1, {"none": (won, loud), "msp": (lost, loud)}, 0.05, 0.95)
+
+
+def test_unknown_detectors_are_named(system: System) -> None:
+    with pytest.raises(
+        InputError, match="adaptive.detectors is 'odin', expected one of guard, log_density, joint, msp"
+    ):
+        system.target("odin")(classifier.to_unit(system.images[:2]))
