@@ -41,6 +41,19 @@ def results(names: list[str]) -> None:
         print(summary.markdown(Path("data"), name))
 
 
+def seeds(names: list[str]) -> None:
+    """Print the mean over several trainings of a classifier, with intervals over trainings and images."""
+    from mistakes import params, seeds
+    from mistakes.artifacts import load_table
+    from mistakes.detection import Settings
+
+    section = params.load().detection
+    tables = {name: load_table(Path("data/scores") / name / "scores.parquet") for name in names}
+    scores = tuple(c.removeprefix("p_") for c in next(iter(tables.values())).columns if c.startswith("p_"))
+    settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
+    print(seeds.markdown(seeds.across(tables, scores, settings), len(tables), section.confidence), end="")
+
+
 def main() -> None:
     """Run the command line; exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="mistakes", description="Find out where a classifier fails.")
@@ -51,6 +64,8 @@ def main() -> None:
     printing.add_argument(
         "names", nargs="*", metavar="NAME", help="classifiers of params.yaml; all where none is named"
     )
+    averaging = commands.add_parser("seeds", help=seeds.__doc__)
+    averaging.add_argument("names", nargs="+", metavar="NAME", help="classifiers that differ in their seed alone")
     showing = commands.add_parser("ui", help=ui.__doc__)
     showing.add_argument("--port", type=int, default=5000)
     arguments = parser.parse_args()
@@ -59,6 +74,8 @@ def main() -> None:
             publish(arguments.revisions)
         elif arguments.command == "results":
             results(arguments.names)
+        elif arguments.command == "seeds":
+            seeds(arguments.names)
         else:
             ui(arguments.port)
     except InputError as error:

@@ -79,7 +79,7 @@ def _macro(
 ) -> Iterator[Mapping[str, str | float]]:
     plain = evaluation.macro.set_index("score")["macro_auroc"]
     for score, against in pairs:
-        resampled = evaluation.resampled[score] - evaluation.resampled[against]
+        resampled = evaluation.resampled[score]["macro"] - evaluation.resampled[against]["macro"]
         low, high = interval(resampled, settings.confidence)
         least = 1 + min((resampled <= 0).sum(), (resampled >= 0).sum())
         yield {

@@ -32,13 +32,13 @@ class Evaluation:
 
     sets : a row per set and score. Columns: source, set, score, n, prevalence, and auroc, aupr, aupr_success, fpr95,
     flagged (at alpha), each with _low and _high. macro : a row per score. Columns: score, macro_auroc (mean over the
-    sources) with _low and _high, auroc_SOURCE (mean over the sets of a source). resampled : macro AUROC (bootstrap,)
-    of each score, in the same resamples for all.
+    sources) with _low and _high, auroc_SOURCE (mean over the sets of a source). resampled : of each score, the mean
+    AUROC (bootstrap,) of each source and their mean ``macro``, in the same resamples for all.
     """
 
     sets: pd.DataFrame
     macro: pd.DataFrame
-    resampled: dict[str, Array]
+    resampled: dict[str, dict[str, Array]]
 
 
 def sets(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -85,16 +85,17 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
             flagged = part[f"p_{score}"].to_numpy() <= settings.alpha
             rows[-1].append(row | measured | share("flagged", flagged, settings.confidence))
             by_source[key[0]].append(aurocs)
-        resampled[score] = np.mean([np.mean(values, axis=0) for values in by_source.values()], axis=0)
+        means = {source: np.mean(values, axis=0) for source, values in by_source.items()}
+        resampled[score] = means | {"macro": np.mean(list(means.values()), axis=0)}
     detection = pd.DataFrame([row for of_a_set in zip(*rows, strict=True) for row in of_a_set])
     return Evaluation(detection, _macro(detection, resampled, settings), resampled)
 
 
-def _macro(detection: pd.DataFrame, resampled: Mapping[str, Array], settings: Settings) -> pd.DataFrame:
+def _macro(detection: pd.DataFrame, resampled: Mapping[str, Mapping[str, Array]], settings: Settings) -> pd.DataFrame:
     rows = []
     for score, values in resampled.items():
         plain = detection[detection["score"] == score].groupby("source", sort=False)["auroc"].mean()
-        low, high = interval(values, settings.confidence)
+        low, high = interval(values["macro"], settings.confidence)
         row = {"score": score, "macro_auroc": float(plain.mean()), "macro_auroc_low": low, "macro_auroc_high": high}
         rows.append(row | {f"auroc_{source}": float(value) for source, value in plain.items()})
     return pd.DataFrame(rows)

@@ -21,27 +21,32 @@ TITLES = {
     "entropy": "entropy",
     "energy": "energy",
     "max_logit": "max logit",
+    "gen": "GEN",
     "mahalanobis": "Mahalanobis",
+    "relative_mahalanobis": "relative Mahalanobis",
+    "class_gaussians": "class Gaussians",
+    "gmm": "GMM",
     "knn": "kNN",
+    "vim": "ViM",
+    "test": "misclassified test images",
+    "none": "no detector (plain PGD)",
 }
 SOURCES = {"mistakes": "Mistakes", "adversarial": "Adversarial", "ood": "Out of distribution"}
+PLAIN = {"mistakes": "wrong answers", "adversarial": "successful attacks", "ood": "inputs that are none of the classes"}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the report shows of one classifier: the outputs of scores, flow, hypotheses and detection."""
+    """What the report shows of one classifier: the outputs of scores, flow, hypotheses, detection and adaptive."""
 
     name: str
     scores: pd.DataFrame
     scores_metrics: dict[str, float]
     flow_metrics: dict[str, float]
     hypotheses: list[dict[str, Any]]
-    detection: pd.DataFrame
-    macro: pd.DataFrame
-    false_alarms: pd.DataFrame
-    roc: pd.DataFrame
-    histogram: pd.DataFrame
-    deciles: pd.DataFrame
+    controls: list[dict[str, Any]]
+    adaptive: pd.DataFrame
+    tables: dict[str, pd.DataFrame]  # of stage detection, by the names of its files
 
 
 def render(evidence: list[Evidence], images: Array, classes: list[str], alpha: float, confidence: float, resamples: int,
@@ -50,9 +55,9 @@ def render(evidence: list[Evidence], images: Array, classes: list[str], alpha: f
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": percent, "p": p_value, "title": title}
     template = environment.from_string(files("mistakes").joinpath("templates/report.html.j2").read_text())
-    classifiers = [_classifier(one, images, classes, gallery) for one in evidence]
+    classifiers = [_classifier(one, images, classes, alpha, gallery) for one in evidence]
     return template.render(
-        classifiers=classifiers, alpha=alpha, confidence=confidence, resamples=resamples, sources=SOURCES
+        classifiers=classifiers, alpha=alpha, confidence=confidence, resamples=resamples, sources=SOURCES, plain=PLAIN
     )
 
 
@@ -73,37 +78,86 @@ def title(name: str) -> str:
     return TITLES.get(name, name.replace("_", " "))
 
 
-def _classifier(one: Evidence, images: Array, classes: list[str], gallery: int) -> dict[str, Any]:
-    best = one.macro.nlargest(1, "macro_auroc").iloc[0]
+def _classifier(one: Evidence, images: Array, classes: list[str], alpha: float, gallery: int) -> dict[str, Any]:
+    tables = one.tables
+    macro, detection = tables["macro"].sort_values("macro_auroc", ascending=False), tables["detection"]
     groups = {"correct": "correct", "mistakes": "mistakes"}
-    groups |= {row["set"]: row["source"] for row in one.detection.to_dict("records") if row["source"] != "mistakes"}
-    gain = one.scores_metrics["nll_test_gaussian"] - one.scores_metrics["nll_test"]
+    groups |= {row["set"]: row["source"] for row in detection.to_dict("records") if row["source"] != "mistakes"}
+    alarms = tables["false_alarms"]
     return {
         "name": one.name,
         "accuracy": one.scores_metrics["accuracy_test"],
         "metrics": one.scores_metrics | one.flow_metrics,
-        "gain": gain,
+        "gain": one.scores_metrics["nll_test_gaussian"] - one.scores_metrics["nll_test"],
         "gap": one.scores_metrics["nll_test"] - one.flow_metrics["nll_fit"],
         "verdicts": [_verdict(row) for row in one.hypotheses],
         "hypotheses": one.hypotheses,
-        "scores": list(one.macro["score"]),
-        "best": best.to_dict(),
-        "macro": {row["score"]: row for row in one.macro.to_dict("records")},
-        "auroc": _by_set(one.detection),
-        "flagged": [row for row in one.detection.to_dict("records") if row["score"] == "log_density"],
-        "false_alarms": {row["score"]: row for row in one.false_alarms.to_dict("records")},
-        "histogram": plots.histograms(one.histogram, groups),
-        "deciles": plots.deciles(one.deciles),
-        "extremes": one.deciles.iloc[[0, -1]].to_dict("records"),
-        "roc": plots.roc(one.roc),
+        "controls": one.controls,
+        "scores": list(macro["score"]),
+        "best": macro.iloc[0].to_dict(),
+        "macro": {row["score"]: row for row in macro.to_dict("records")},
+        "auroc": _by_set(detection),
+        "guard": _operating(tables["flagged"], alarms, "guard"),
+        "false_alarms": {row["score"]: row for row in alarms[alarms["alpha"] == alpha].to_dict("records")},
+        "against": list(tables["differences"].query("source == 'macro'")["against"].unique()),
+        "undetected": _undetected(tables["undetected"], one.adaptive, list(macro["score"])),
+        "mixtures": _mixtures(tables["mixtures"]),
+        "heat": plots.heat(tables["heat"], TITLES),
+        "differences": plots.differences(tables["differences"], "guard", TITLES),
+        "shift": plots.shift(tables["shift"], "guard"),
+        "histogram": plots.histograms(tables["histogram"], groups),
+        "deciles": plots.deciles(tables["deciles"]),
+        "extremes": tables["deciles"].iloc[[0, -1]].to_dict("records"),
+        "roc": plots.roc(tables["roc"]),
         "gallery": _gallery(one.scores, images, classes, gallery),
     }
+
+
+def _operating(flagged: pd.DataFrame, alarms: pd.DataFrame, score: str) -> dict[str, Any]:
+    """Return, for one score, flagged shares by set and by source, and false alarms, at every alpha."""
+    mine = flagged[flagged["score"] == score]
+    shares = mine.groupby(["source", "alpha"], sort=False)["flagged"].mean()
+    alphas = sorted(mine["alpha"].unique())
+    return {
+        "alphas": alphas,
+        "sets": [
+            {"source": source, "set": name, "n": int(part["n"].iloc[0]), "at": part.set_index("alpha").to_dict("index")}
+            for (source, name), part in mine.groupby(["source", "set"], sort=False)
+        ],
+        "sources": {
+            source: {a: shares[source, a] for a in sorted(mine["alpha"].unique())} for source, _ in shares.index
+        },
+        "alarms": alarms[alarms["score"] == score].set_index("alpha").to_dict("index"),
+    }
+
+
+def _undetected(static: pd.DataFrame, adaptive: pd.DataFrame, scores: list[str]) -> list[dict[str, Any]]:
+    """Return a row per attack: who was attacked, how many images, and each score's undetected-success rate."""
+    known = static.assign(
+        attack=static["set"], eps=np.nan, target="none", rate=static["undetected"] / static["attempted"]
+    )
+    rows = []
+    for kind, table in (("static", known), ("adaptive", adaptive.assign(attack=""))):
+        for (attack, target, eps), part in table.groupby(["attack", "target", "eps"], sort=False, dropna=False):
+            first = part.iloc[0]
+            cells = {row["score"]: row for row in part.to_dict("records")}
+            rows.append({"kind": kind, "attack": attack, "target": target, "eps": eps, "attempted": first["attempted"],
+                         "succeeded": first["succeeded"], "cells": {s: cells[s] for s in scores}})  # fmt: skip
+    return rows
+
+
+def _mixtures(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row per score, by falling quality on the first mixture, with the values of every mixture."""
+    first = table["mixture"].iloc[0]
+    order = table[table["mixture"] == first].sort_values("augrc")["score"]
+    by_score = {score: part.set_index("mixture").to_dict("index") for score, part in table.groupby("score")}
+    return [{"score": score, "at": by_score[score]} for score in order]
 
 
 def _verdict(row: dict[str, Any]) -> str:
     """Say in one word what a test found: the null is rejected, or not, or it looks the other way round."""
     if row["p_holm"] <= 0.05:
-        return "lower density"
+        return {"H4": "adds to confidence", "H5": "rises"}.get(row["hypothesis"], "lower density")
     return "higher density" if row["a12_high"] < 0.5 else "no evidence"
 
 

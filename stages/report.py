@@ -8,13 +8,18 @@ from mistakes import report
 from mistakes.artifacts import load_arrays, load_csv, load_json, load_table, save_text
 from mistakes.stage import Run, stage
 
+TABLES = (
+    "detection", "macro", "heat", "differences", "mixtures", "false_alarms", "flagged", "undetected", "shift", "roc",
+    "histogram", "deciles",
+)  # fmt: skip
+
 
 @stage
 def main(
-    run: Run, test: Path, classes: Path, scores: Path, hypotheses: Path, detection: Path, flow: Path, out: Path
-) -> None:
+    run: Run, test: Path, classes: Path, scores: Path, hypotheses: Path, detection: Path, adaptive: Path, flow: Path,
+    out: Path,
+) -> None:  # fmt: skip
     """Write out/report.html. Folders of classifiers that params.yaml does not name are passed over."""
-    tables = ("detection", "macro", "false_alarms", "roc", "histogram", "deciles")
     evidence = [
         report.Evidence(
             name,
@@ -22,7 +27,9 @@ def main(
             load_json(scores / name / "metrics.json"),
             load_json(flow / name / "metrics.json"),
             load_json(hypotheses / name / "hypotheses.json"),
-            **{table: load_csv(detection / name / f"{table}.csv") for table in tables},
+            load_json(hypotheses / name / "controls.json"),
+            load_csv(adaptive / name / "adaptive.csv"),
+            {table: load_csv(detection / name / f"{table}.csv") for table in TABLES},
         )
         for name in run.params.classifiers
     ]

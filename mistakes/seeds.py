@@ -1,0 +1,62 @@
+"""Several trainings of one classifier: what a score does on average, with an interval over seeds and images."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from mistakes import detection
+from mistakes.detection import SOURCES, Settings
+
+COLUMNS = (*SOURCES, "macro")
+
+
+def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
+    """Return a row per score: mean AUROC over trainings of each source and ``macro``, with _low, _high and _sd.
+
+    tables : the score table of each training. The intervals resample trainings and, within each, images (a two-level
+    percentile bootstrap); with three trainings they cannot show more spread than the three have. _sd is the standard
+    deviation over trainings (n - 1). Also false_alarms, the mean share of correct test images flagged at alpha.
+    """
+    plain: dict[str, list[dict[str, float]]] = {score: [] for score in scores}
+    resampled: dict[str, list[np.ndarray]] = {score: [] for score in scores}
+    for number, table in enumerate(tables.values()):
+        found = detection.evaluate(table, scores, replace(settings, seed=settings.seed + number))
+        reference = detection.successes(table)
+        for of_macro in found.macro.to_dict("records"):
+            score = of_macro["score"]
+            alarms = float((reference[f"p_{score}"] <= settings.alpha).mean())
+            values = {source: of_macro[f"auroc_{source}"] for source in SOURCES} | {"macro": of_macro["macro_auroc"]}
+            plain[score].append(values | {"false_alarms": alarms})
+            resampled[score].append(np.stack([found.resampled[score][column] for column in COLUMNS]))
+    # the same trainings are drawn for every score: differences between rows are paired
+    rng = np.random.default_rng(settings.seed)
+    drawn = rng.integers(0, len(tables), (len(tables), settings.bootstrap))
+    rows = []
+    for score in scores:
+        values = pd.DataFrame(plain[score])
+        of_images = np.stack(resampled[score])  # (trainings, columns, bootstrap)
+        replicates = of_images[drawn, :, np.arange(settings.bootstrap)].mean(0)  # (bootstrap, columns)
+        row: dict[str, object] = {"score": score, "false_alarms": values["false_alarms"].mean()}
+        for position, column in enumerate(COLUMNS):
+            low, high = detection.interval(replicates[:, position], settings.confidence)
+            row |= {column: values[column].mean(), f"{column}_low": low, f"{column}_high": high,
+                    f"{column}_sd": values[column].std(ddof=1) if len(tables) > 1 else np.nan}  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("macro", ascending=False, ignore_index=True)
+
+
+def markdown(table: pd.DataFrame, trainings: int, confidence: float) -> str:
+    """Return what across found as a Markdown table."""
+    interval = f"{100 * confidence:g} % interval"
+    lines = [
+        f"| score | mistakes ({interval}) | adversarial | OOD | macro | SD of macro over {trainings} trainings "
+        "| false alarms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table.to_dict("records"):
+        cells = [f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})" for c in COLUMNS]
+        last = f"{row['macro_sd']:.3f} | {100 * row['false_alarms']:.1f} %"
+        lines.append(f"| {row['score'].replace('_', '-')} | {' | '.join(cells)} | {last} |")
+    return "\n".join(lines) + "\n"

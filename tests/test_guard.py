@@ -1,0 +1,156 @@
+"""The guard on made-up early features, and the averaging over trainings."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from mistakes import conformal, detection, guard, seeds
+from mistakes.errors import InputError
+from mistakes.tail import BEYOND, Tail
+
+SETTINGS = guard.Settings(0, dict(zip(guard.PARTS, (0.38, 0.38, 0.16, 0.04, 0.04), strict=True)), 16, 4, 100, 5e-3)
+MEANS = np.random.default_rng(5).normal(size=(3, 10)) * 2
+
+
+def inputs(n: int, rng: np.random.Generator, margin: float = 4.0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Return early features of two blocks, logits and log-density of inputs of three classes."""
+    classes = rng.integers(0, 3, n)
+    z = (MEANS[classes] + rng.normal(size=(n, 10))).astype(np.float32)
+    logits = rng.normal(size=(n, 3)) + margin * np.eye(3)[classes]
+    return [z[:, :6], z[:, 6:]], logits.astype(np.float32), -(rng.normal(size=n) ** 2)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> guard.Guard:
+    rng = np.random.default_rng(0)
+    early, logits, _ = inputs(3000, rng)
+    return guard.fit(early, logits, inputs(1000, rng), SETTINGS)
+
+
+def test_tail_is_the_empirical_p_value_and_goes_on_beyond_it(rng: np.random.Generator) -> None:
+    tail = Tail()
+    tail.fit(torch.as_tensor(rng.exponential(size=20_000)))
+    x = torch.linspace(0.01, 12, 500, dtype=torch.double, requires_grad=True)
+    surprise = tail(x)
+    assert (surprise.diff() > 0).all()  # no ties, however extreme
+    # the survival function of an exponential variable is exp(-x)
+    assert surprise.detach().numpy()[:200] == pytest.approx(x.detach().numpy()[:200], abs=0.15)
+    assert surprise[-1].item() == pytest.approx(12, rel=0.25)
+    (gradient,) = torch.autograd.grad(surprise.sum(), x)
+    assert (gradient > 0).all()
+    assert tail(torch.tensor([-1.0])).item() == 0
+
+
+def test_tail_of_ties_and_of_a_constant_is_finite() -> None:
+    for scores in (np.repeat([0.0, 1.0], [95, 5]), np.zeros(30), np.arange(2.0)):
+        tail = Tail()
+        tail.fit(torch.as_tensor(scores))
+        found = tail(torch.tensor([-1.0, 0.0, 0.5, 1.0, 1e6]))
+        assert torch.isfinite(found).all()
+        assert (found.diff() >= 0).all()
+        assert found[-1] > -np.log(BEYOND)
+
+
+def test_the_score_is_the_largest_share_of_a_part_s_surprise(fitted: guard.Guard, rng: np.random.Generator) -> None:
+    early, logits, log_density = inputs(200, rng)
+    tensors = ([torch.as_tensor(part) for part in early], torch.as_tensor(logits), torch.as_tensor(log_density))
+    parts = fitted.parts(*tensors)
+    probabilities = torch.softmax(tensors[1].double(), 1).amax(1)
+    assert parts["confidence"].numpy() == pytest.approx(-probabilities.log().numpy(), rel=1e-6)
+    assert parts["density"].numpy() == pytest.approx(-log_density)
+    surprises = [
+        tail(parts[name]) + np.log(SETTINGS.shares[name]) for name, tail in zip(guard.PARTS, fitted.tails, strict=True)
+    ]
+    assert fitted.score(early, logits, log_density) == pytest.approx(torch.stack(surprises).amax(0).numpy())
+
+
+def test_evidence_is_bayes_rule_with_the_gaussians_of_the_predicted_classes(rng: np.random.Generator) -> None:
+    early, logits, _ = inputs(30_000, rng)
+    one = guard.fit(early, logits, inputs(500, rng), SETTINGS)
+    new, new_logits, _ = inputs(50, rng)
+    predicted = new_logits.argmax(1)
+    posterior, marginal = one._by_block([torch.as_tensor(part) for part in new], torch.as_tensor(predicted))
+    fit_predicted = logits.argmax(1)
+    joint = []
+    for k in range(3):
+        of_class = early[0][fit_predicted == k].astype(float)
+        gaussian = stats.multivariate_normal(of_class.mean(0), np.cov(of_class.T))
+        joint.append(gaussian.logpdf(new[0]) + np.log(len(of_class) / 30_000))
+    joint = np.stack(joint, axis=1)
+    total = np.logaddexp.reduce(joint, axis=1)
+    # the covariances of the guard are shrunk a little (Ledoit and Wolf)
+    assert marginal[0].numpy() == pytest.approx(-total, abs=0.3)
+    assert posterior[0].numpy() == pytest.approx(total - joint[np.arange(50), predicted], abs=0.3)
+
+
+@pytest.mark.parametrize("failure", ["unsure", "contradicted", "foreign", "improbable"])
+def test_each_kind_of_failure_is_found(fitted: guard.Guard, failure: str, rng: np.random.Generator) -> None:
+    reference = fitted.score(*inputs(2000, rng))
+    early, logits, log_density = inputs(300, rng, margin=0.5 if failure == "unsure" else 4.0)
+    if failure == "contradicted":  # early features of one class, a confident prediction of another
+        logits = np.roll(logits, 1, axis=1)
+    if failure == "foreign":
+        early = [part + 20 for part in early]
+    if failure == "improbable":
+        log_density = log_density - 100
+    ranks = np.searchsorted(np.sort(reference), fitted.score(early, logits, log_density)) / len(reference)
+    assert ranks.mean() > (0.75 if failure == "unsure" else 0.95)
+
+
+def test_false_alarms_keep_alpha_once_calibrated(fitted: guard.Guard) -> None:
+    rng, alarms = np.random.default_rng(3), []
+    for _ in range(200):
+        calibration, new = fitted.score(*inputs(99, rng)), fitted.score(*inputs(50, rng))
+        alarms.append((conformal.p_values(calibration, new) <= 0.1).mean())
+    # the mean of 200 rates with standard deviation of about 0.05 each
+    assert np.mean(alarms) == pytest.approx(0.1, abs=0.015)
+
+
+def test_one_seed_gives_one_guard_and_saving_keeps_it(fitted: guard.Guard, tmp_path, rng) -> None:
+    fresh = np.random.default_rng(0)
+    early, logits, _ = inputs(3000, fresh)
+    again = guard.fit(early, logits, inputs(1000, fresh), SETTINGS)
+    for number, one in enumerate((fitted, again)):
+        guard.save(one, tmp_path / f"{number}.safetensors")
+    assert (tmp_path / "0.safetensors").read_bytes() == (tmp_path / "1.safetensors").read_bytes()
+    new = inputs(2500, rng)
+    assert np.array_equal(guard.load(tmp_path / "0.safetensors").score(*new), fitted.score(*new))
+    (tmp_path / "0.safetensors").write_bytes((tmp_path / "0.safetensors").read_bytes()[:-100])
+    with pytest.raises(InputError, match="unreadable"):
+        guard.load(tmp_path / "0.safetensors")
+
+
+def test_a_class_that_is_never_predicted_is_refused(rng: np.random.Generator) -> None:
+    early, logits, _ = inputs(300, rng)
+    logits[:, 2] = -9
+    with pytest.raises(InputError, match="classes predicted on fit is 2, expected all 3"):
+        guard.fit(early, logits, inputs(100, rng), SETTINGS)
+
+
+# several trainings
+
+
+def scored(rng: np.random.Generator, shift: float) -> pd.DataFrame:
+    sets = [("id", "test", True, 0, 300), ("id", "test", False, shift, 60), ("adversarial", "pgd", False, shift, 80),
+            ("ood", "noise", False, 3, 90)]  # fmt: skip
+    parts = []
+    for source, name, correct, mean, n in sets:
+        made = {"source": source, "set": name, "correct": correct, "a": rng.normal(mean, 1, n), "p_a": np.full(n, 0.5)}
+        parts.append(pd.DataFrame(made))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_averages_over_trainings(rng: np.random.Generator) -> None:
+    settings = detection.Settings(0.05, 200, 0.95, 0)
+    tables = {str(shift): scored(rng, shift) for shift in (0.5, 1.0, 1.5)}
+    macros = [detection.evaluate(t, ("a",), settings).macro["macro_auroc"].item() for t in tables.values()]
+    found = seeds.across(tables, ("a",), settings).iloc[0]
+    assert found["macro"] == pytest.approx(np.mean(macros))
+    assert found["macro_sd"] == pytest.approx(np.std(macros, ddof=1))
+    alone = seeds.across({"1.0": tables["1.0"]}, ("a",), settings).iloc[0]
+    # trainings that differ make the interval wider than images alone do
+    assert found["macro_high"] - found["macro_low"] > 1.5 * (alone["macro_high"] - alone["macro_low"])
+    assert found["macro_low"] < found["macro"] < found["macro_high"]
+    assert "| a | " in seeds.markdown(pd.DataFrame([found]), 3, 0.95)
