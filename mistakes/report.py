@@ -133,9 +133,7 @@ def _operating(flagged: pd.DataFrame, alarms: pd.DataFrame, score: str) -> dict[
 
 def _undetected(static: pd.DataFrame, adaptive: pd.DataFrame, scores: list[str]) -> list[dict[str, Any]]:
     """Return a row per attack: who was attacked, how many images, and each score's undetected-success rate."""
-    known = static.assign(
-        attack=static["set"], eps=np.nan, target="none", rate=static["undetected"] / static["attempted"]
-    )
+    known = static.assign(attack=static["set"], eps=np.nan, target="none", rate=static["undetected"])
     rows = []
     for kind, table in (("static", known), ("adaptive", adaptive.assign(attack=""))):
         for (attack, target, eps), part in table.groupby(["attack", "target", "eps"], sort=False, dropna=False):
