@@ -10,10 +10,14 @@ SOURCES = ("mistakes", "adversarial", "ood")
 
 def markdown(data: Path, name: str) -> str:
     """Return classifier ``name``'s results as Markdown tables. Raises InputError where a metrics.json is missing."""
-    found = {stage: load_json(data / stage / name / "metrics.json") for stage in ("classifier", "scores", "hypotheses",
-                                                                                  "detection")}  # fmt: skip
-    parts = [_classifier(found), _hypotheses(found["hypotheses"]), _detection(found["detection"])]
-    return "\n".join(parts)
+    return evidence(data, name) + "\n" + _detection(load_json(data / "detection" / name / "metrics.json"))
+
+
+def evidence(data: Path, name: str) -> str:
+    """Return the first part of it: accuracy, likelihood and hypotheses."""
+    stages = ("classifier", "scores", "hypotheses")
+    found = {stage: load_json(data / stage / name / "metrics.json") for stage in stages}
+    return _classifier(found) + "\n" + _hypotheses(found["hypotheses"])
 
 
 def _classifier(found: dict[str, dict[str, Any]]) -> str:

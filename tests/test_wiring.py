@@ -129,10 +129,20 @@ def test_import_costs_no_more_than_the_stage_uses(name: str) -> None:
 
 
 def test_readme_shows_what_the_committed_metrics_say() -> None:
-    from mistakes.summary import markdown
+    from mistakes.summary import evidence
 
-    name = next(iter(params.load(ROOT / "params.yaml").classifiers))
-    assert markdown(ROOT / "data", name) in (ROOT / "README.md").read_text()
+    readme, name = (ROOT / "README.md").read_text(), next(iter(params.load(ROOT / "params.yaml").classifiers))
+    assert evidence(ROOT / "data", name) in readme
+    for record in ("seeds", "cifar10"):  # what the documented commands printed
+        assert (ROOT / "experiments" / f"{record}.md").read_text() in readme
+
+
+def test_the_experiment_of_seeds_is_the_default_with_more_seeds() -> None:
+    default, seeds = (yaml.safe_load((ROOT / name).read_text()) for name in ("params.yaml", "experiments/seeds.yaml"))
+    ((_, first),) = default.pop("classifiers").items()
+    trainings = list(seeds.pop("classifiers").values())
+    assert seeds == default
+    assert trainings == [first | {"seed": seed} for seed in range(3)]
 
 
 def test_params_of_the_project_and_of_smoke_are_valid() -> None:
