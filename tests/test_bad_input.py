@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
         ("  layers: 2\n", "", ["params.yaml", "flow.layers", "missing"]),
         ("  layers: 2\n", "  layers: two\n", ["params.yaml", "flow.layers", "'two'", "integer"]),
         ("learning_rate: 1.0e-3", "learning_rate: 1e-3", ["flow.learning_rate", "'1e-3'", "number"]),
-        ("alpha: 0.05", "alpha: 5", ["detection.alpha", "5", "less than 1"]),
+        ("alpha: 0.05", "alpha: 5", ["hypotheses.alpha", "5", "less than 1"]),
         ("kind: maf", "kind: glow", ["flow.kind", "'glow'", "maf"]),
         ("device: auto", "device: [", ["params.yaml", "line"]),
     ],
