@@ -73,7 +73,8 @@ def shuffled_correctness(sample: Sample, settings: Settings) -> Control:
     scores, classes, failed = sample.pooled("scores"), sample.pooled("classes"), sample.failed
 
     def p(rng: np.random.Generator) -> float:
-        return stratified_permutation(scores, rng.permutation(failed), classes, settings.resamples, rng)[1]
+        p = stratified_permutation(scores, rng.permutation(failed), classes, settings.resamples, rng)[1]
+        return p - rng.random() / (settings.resamples + 1)  # spread over its step: a p of few resamples is discrete
 
     return _uniform("shuffled_correctness", int(failed.sum()), int((~failed).sum()), p, settings)
 

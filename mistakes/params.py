@@ -1,298 +1,34 @@
-"""The typed mirror of params.yaml: every key, no defaults. Units and choices are explained in params.yaml."""
+"""The parameters: params.yaml read, checked against the sections of module sections, refused in one line."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)  # fmt: skip
+from pydantic import Field, ValidationError
 
+from mistakes import sections
 from mistakes.errors import InputError
-
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-
-
-class Section(BaseModel):
-    """A part of params.yaml; unknown keys and other types are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Fetched(Section):
-    """Stage raw: a data set that is fetched."""
-
-    dataset: Literal["fashion_mnist", "digits"]
-
-
-class ImageFolder(Section):
-    """Stage raw: own images, a folder for each class."""
-
-    dataset: Literal["image_folder"]
-    train: str
-    test: str | None
-    size: Annotated[int, Field(ge=8)] | None
-    channels: Literal[1, 3]
-    corrupt: Literal["refuse", "skip"]
-
-
-class Images(Section):
-    """Stage images: the split."""
-
-    seed: Seed
-    held_out: list[int | str]
-    val: Count
-    cal: Count
-    test: Count | None
-
-
-class Classifier(Section):
-    """Stage classifier: one entry of ``classifiers``."""
-
-    seed: Seed
-    architecture: Literal["small_cnn", "resnet18"]
-    width: Count
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-    momentum: NonNegative
-    weight_decay: NonNegative
-    flip: bool
-    precision: Literal["auto", "bfloat16", "float32"]
-
-
-class Features(Section):
-    """Stage features: which layers, how many images at once."""
-
-    layer: str
-    early: list[str] | None
-    batch_size: Count
-
-
-class Flow(Section):
-    """Stage flow: what the density is fitted on, its coordinates, its kind, its optimisation."""
-
-    seed: Seed
-    split: Literal["fit", "val"]
-    transform: Literal["raw", "pca", "direction_norm"]
-    components: Count
-    kind: Literal["maf", "realnvp", "spline"]
-    layers: Count
-    hidden: Count
-    epochs: Count
-    patience: Count
-    batch_size: Count
-    learning_rate: Positive
-    gradient_clip: Positive
-
-
-class Detectors(Section):
-    """Stage detectors: the baselines."""
-
-    seed: Seed
-    gen_gamma: Positive
-    gen_largest: Count | None
-    gmm_components: Count
-    gmm_principal: Count
-    knn_k: Count
-    knn_bank: Count
-    vim_share: Share | None
-
-
-class Guard(Section):
-    """Stage detectors: the guard."""
-
-    seed: Seed
-    shares: dict[Literal["confidence", "probe", "evidence", "early_density", "density"], Share]
-    hidden: Count
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-
-    @field_validator("shares")
-    @classmethod
-    def _whole(cls, shares: dict[str, float]) -> dict[str, float]:
-        if len(shares) < 5 or abs(sum(shares.values()) - 1) > 1e-9:
-            raise ValueError("a share for each of the five parts, 1 in all")
-        return shares
-
-
-class Attack(Section):
-    """One attack: a class of advertorch.attacks and its arguments; ``images`` where it is slower than the others."""
-
-    attack: Name
-    norm: Literal["linf", "l2"]
-    images: Count | None = None  # absent: adversarial.images
-    arguments: dict[str, bool | int | float]
-
-
-class Sanity(Section):
-    """Stage adversarial: what the attacks must show, or the stage stops."""
-
-    significance: Share
-    zero_gradients: NonNegative
-    success: NonNegative
-    unbounded: Attack
-
-
-class Adversarial(Section):
-    """Stage adversarial: which attacks on how many images."""
-
-    seed: Seed
-    images: Count
-    batch_size: Count
-    sanity: Sanity
-    attacks: dict[Name, Attack]
-
-
-class Ood(Section):
-    """Stage ood: which sets, how many images each."""
-
-    seed: Seed
-    images: Count
-    patch: Count
-    sets: list[Literal["digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled"]]
-
-    @field_validator("sets")
-    @classmethod
-    def _once_each(cls, sets: list[str]) -> list[str]:
-        if not sets or len(set(sets)) < len(sets):
-            raise ValueError("each set named once, at least one")
-        return sets
-
-
-class Corruptions(Section):
-    """Stage corruptions: which, how strong, how many images."""
-
-    seed: Seed
-    images: Count
-    kinds: list[Literal["gaussian_noise", "shot_noise", "blur", "brightness", "contrast", "rotation"]]
-    severities: list[Annotated[int, Field(ge=1, le=5)]]
-
-    @field_validator("kinds", "severities")
-    @classmethod
-    def _once_each(cls, values: list[Any]) -> list[Any]:
-        if not values or len(set(values)) < len(values):
-            raise ValueError("each named once, at least one")
-        return values
-
-
-class Hypothesis(Section):
-    """One pre-registered hypothesis."""
-
-    failure: Literal["mistakes", "adversarial", "ood"]
-    density: Literal["lower"]
-    test: Literal[
-        "permutation", "permutation_paired", "permutation_within_predicted_class", "permutation_within_confidence_bins",
-        "cochran_armitage",
-    ]  # fmt: skip
-    family: Name
-
-    @model_validator(mode="after")
-    def _pairs(self) -> Self:
-        if (self.test == "permutation_paired") > (self.failure == "adversarial"):
-            raise ValueError("permutation_paired for adversarial only: no other failure comes from a clean image")
-        return self
-
-
-class Controls(Section):
-    """The negative controls of stage hypotheses."""
-
-    repetitions: Count
-    resamples: Count
-    alpha: Share
-
-
-class Hypotheses(Section):
-    """Stage hypotheses: what is tested, stated before the data are seen."""
-
-    seed: Seed
-    resamples: Count
-    bootstrap: Count
-    confidence: Share
-    bins: Annotated[int, Field(ge=2)]
-    alpha: Share
-    smallest_a12: Annotated[float, Field(gt=0.5, lt=1)]
-    controls: Controls
-    registered: dict[Name, Hypothesis]
-
-
-class Detection(Section):
-    """Stage detection: the operating points, the mixtures and the intervals."""
-
-    seed: Seed
-    alpha: Share
-    alphas: list[Share]
-    mixtures: dict[Name, Annotated[float, Field(ge=0, lt=1)]]
-    bootstrap: Count
-    confidence: Share
-
-    @field_validator("alphas")
-    @classmethod
-    def _with_alpha(cls, alphas: list[float], known: ValidationInfo) -> list[float]:
-        alpha = known.data.get("alpha", alphas[0] if alphas else None)  # an invalid alpha is refused by itself
-        if alpha not in alphas or len(set(alphas)) < len(alphas):
-            raise ValueError("each named once, detection.alpha among them")
-        return alphas
-
-
-class Adaptive(Section):
-    """Stage adaptive: which detectors are attacked by someone who knows them, and how hard."""
-
-    seed: Seed
-    images: Count
-    batch_size: Count
-    alpha: Share
-    confidence: Share
-    detectors: Annotated[list[Name], Field(min_length=1)]
-    eps: Annotated[list[Positive], Field(min_length=1)]
-    steps: Count
-    restarts: Count
-    lambdas: list[NonNegative]
-
-    @field_validator("lambdas")
-    @classmethod
-    def _with_zero(cls, lambdas: list[float]) -> list[float]:
-        if 0 not in lambdas:
-            raise ValueError("a list with 0, the attack that ignores the detector")
-        return lambdas
-
-
-class Report(Section):
-    """Stage report: what is drawn."""
-
-    gallery: Count
+from mistakes.sections import Name, Section
 
 
 class Params(Section):
     """All of params.yaml."""
 
     device: Literal["auto", "cpu", "cuda"]
-    raw: Annotated[Fetched | ImageFolder, Field(discriminator="dataset")]
-    images: Images
-    classifiers: Annotated[dict[Name, Classifier], Field(min_length=1)]
-    features: Features
-    flow: Flow
-    detectors: Detectors
-    guard: Guard
-    adversarial: Adversarial
-    ood: Ood
-    corruptions: Corruptions
-    hypotheses: Hypotheses
-    detection: Detection
-    adaptive: Adaptive
-    report: Report
+    raw: Annotated[sections.Fetched | sections.ImageFolder, Field(discriminator="dataset")]
+    images: sections.Images
+    classifiers: Annotated[dict[Name, sections.Classifier], Field(min_length=1)]
+    features: sections.Features
+    flow: sections.Flow
+    detectors: sections.Detectors
+    guard: sections.Guard
+    adversarial: sections.Adversarial
+    ood: sections.Ood
+    corruptions: sections.Corruptions
+    hypotheses: sections.Hypotheses
+    detection: sections.Detection
+    adaptive: sections.Adaptive
+    report: sections.Report
 
 
 def parse(text: str | bytes, where: str = "params.yaml") -> Params:
@@ -340,6 +76,6 @@ def _refusal(error: ValidationError, where: str) -> InputError:
     if first["type"] == "missing":
         return InputError(where, key, "missing", "a value (there are no defaults)")
     if first["type"] == "extra_forbidden":
-        return InputError(where, key, "unknown", "only keys that mistakes/params.py lists")
+        return InputError(where, key, "unknown", "only keys that mistakes/sections.py lists")
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return InputError(where, key, first["input"], expected)

@@ -8,7 +8,7 @@ from mistakes import attacks
 from mistakes import classifier as classifiers
 from mistakes.artifacts import load_arrays, save_arrays
 from mistakes.errors import InputError
-from mistakes.params import Attack
+from mistakes.sections import Attack
 from mistakes.stage import Run, stage
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mistakes import folders, sources
 from mistakes.artifacts import save_arrays, save_csv, save_json
-from mistakes.params import ImageFolder
+from mistakes.sections import ImageFolder
 from mistakes.stage import Run, stage
 
 
