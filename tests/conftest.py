@@ -25,9 +25,12 @@ class Checkout:
             f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
 
-    def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, capture_output: bool = True, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        to = subprocess.PIPE if capture_output else subprocess.DEVNULL
         done = subprocess.run(
-            command, cwd=self.folder, env=self.env | env, text=True, capture_output=True, check=False, timeout=900
+            command, cwd=self.folder, env=self.env | env, text=True, stdout=to, stderr=to, check=False, timeout=900
         )
         assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done

@@ -91,7 +91,7 @@ def test_a_folder_a_zip_and_a_tar_give_the_same_bytes_and_reach_the_splits(tmp_p
     done = run(tmp_path, "images", "data/raw-0", "data/images")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "data/images/metrics.json").read_text())
-    assert metrics == {"n.fit": 5, "n.val": 2, "n.cal": 3, "n.test": 2, "n.skipped": 0}
+    assert metrics == {"n.fit": 5, "n.val": 2, "n.cal": 3, "n.test": 2, "n.held_out": 0, "n.skipped": 0}
     assert json.loads((tmp_path / "data/images/classes.json").read_text()) == ["bird", "cat"]
     rows = (tmp_path / "data/raw-0/train/files.csv").read_text().split()[1:]
     seen = []

@@ -23,7 +23,7 @@ def test_repro_gives_report_metrics_and_a_complete_row(reproduced: Checkout) -> 
     for stage in set(STAGES) - {"raw", "features", "report"}:
         metrics = next(reproduced.folder.glob(f"data/{stage}/**/metrics.json"))
         for key, value in json.loads(metrics.read_text()).items():
-            assert row.data.metrics[f"{stage}.{key}"] == pytest.approx(value), (stage, key)
+            assert row.data.metrics[f"{stage}.{key}"] == pytest.approx(float(value)), (stage, key)
     assert row.data.params["flow.kind"] == "maf"
     assert row.data.params["classifier.width"] == "16"
     assert {f"ran.{stage}" for stage in STAGES} <= set(row.data.tags)
@@ -105,7 +105,8 @@ def test_four_queued_experiments_on_two_workers(reproduced: Checkout) -> None:
     reproduced.run(
         "dvc", "exp", "run", "--queue", "-S", "detection.bootstrap=20,21", "-S", "hypotheses.bootstrap=30,31"
     )
-    reproduced.run("dvc", "queue", "start", "--jobs", "2")
+    # the workers inherit the command's output: with a pipe, it would last until they are gone, and they may linger
+    reproduced.run("dvc", "queue", "start", "--jobs", "2", capture_output=False)
     deadline = time.monotonic() + 600
     while True:
         status = reproduced.run("dvc", "queue", "status").stdout
@@ -113,6 +114,7 @@ def test_four_queued_experiments_on_two_workers(reproduced: Checkout) -> None:
             break
         assert time.monotonic() < deadline, status
         time.sleep(2)
+    reproduced.run("dvc", "queue", "stop")
     assert status.count("Success") == 4, status
     rows = [r for r in reproduced.runs(level="pipeline") if r.data.params["detection.bootstrap"] in {"20", "21"}]
     combinations = {(r.data.params["detection.bootstrap"], r.data.params["hypotheses.bootstrap"]) for r in rows}
