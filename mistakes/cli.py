@@ -1,4 +1,4 @@
-"""The command ``mistakes``: rebuild MLflow rows, print results, open the MLflow UI."""
+"""The command ``mistakes``: choose an experiment, rebuild MLflow rows, print results, open the MLflow UI."""
 
 import argparse
 import os
@@ -6,6 +6,14 @@ import sys
 from pathlib import Path
 
 from mistakes.errors import InputError
+
+
+def use(paths: list[Path], base: str, force: bool) -> None:
+    """Write params.yaml: the committed one with the overlays named; without any, the committed one itself."""
+    from mistakes import overlays, params
+
+    overlays.use(paths, base, force)
+    print(f"params.yaml: {' + '.join([base, *map(str, paths)])}; classifiers: {', '.join(params.load().classifiers)}")
 
 
 def publish(revisions: list[str]) -> None:
@@ -58,6 +66,10 @@ def main() -> None:
     """Run the command line; exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="mistakes", description="Find out where a classifier fails.")
     commands = parser.add_subparsers(dest="command", required=True)
+    using = commands.add_parser("use", help=use.__doc__)
+    using.add_argument("overlays", nargs="*", type=Path, metavar="OVERLAY", help="such as experiments/seeds.yaml")
+    using.add_argument("--base", default="HEAD", metavar="REV", help="git revision whose params.yaml is changed")
+    using.add_argument("--force", action="store_true", help="lose edits of params.yaml")
     publishing = commands.add_parser("publish", help=publish.__doc__)
     publishing.add_argument("revisions", nargs="+", metavar="REV", help="git revision, or name of a DVC experiment")
     printing = commands.add_parser("results", help=results.__doc__)
@@ -70,7 +82,9 @@ def main() -> None:
     showing.add_argument("--port", type=int, default=5000)
     arguments = parser.parse_args()
     try:
-        if arguments.command == "publish":
+        if arguments.command == "use":
+            use(arguments.overlays, arguments.base, arguments.force)
+        elif arguments.command == "publish":
             publish(arguments.revisions)
         elif arguments.command == "results":
             results(arguments.names)

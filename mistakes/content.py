@@ -65,7 +65,7 @@ class GitTree:
             found = named[0] if named else None
             self.experiment = rev
         if found is None:
-            raise InputError("mistakes publish", "revision", rev, "a git revision or the name of a DVC experiment")
+            raise InputError("git", "revision", rev, "a git revision or the name of a DVC experiment")
         return found.decode().strip()
 
     def read(self, path: str) -> bytes | None:

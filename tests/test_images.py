@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from test_bad_input import ROOT, SMOKE, refused, run
 
-from mistakes import folders, params
+from mistakes import folders, overlays, params
 from mistakes.errors import InputError
 
 SETTINGS = {"dataset": "image_folder", "train": "own", "test": None, "size": None, "channels": 3, "corrupt": "refuse"}
@@ -303,10 +303,9 @@ def test_parameters_of_own_images(change: dict[str, object], words: list[str]) -
 
 
 def test_the_cifar10_experiment_is_the_default_on_other_data() -> None:
-    default, cifar10 = (
-        yaml.safe_load((ROOT / name).read_text()) for name in ("params.yaml", "experiments/cifar10.yaml")
-    )
-    params.load(ROOT / "experiments" / "cifar10.yaml")
+    default = (ROOT / "params.yaml").read_text()
+    overlay = {"cifar10": (ROOT / "experiments" / "cifar10.yaml").read_text()}
+    default, cifar10 = (yaml.safe_load(text) for text in (default, overlays.applied(default, overlay)))
     assert cifar10["raw"] == SETTINGS | {"train": "cifar10/train.zip", "test": "cifar10/test.zip"}
     assert cifar10["ood"].pop("patch") == 8
     default["ood"].pop("patch")

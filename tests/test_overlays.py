@@ -1,0 +1,107 @@
+"""Overlays: what they merge to, that every experiment is valid, and the command that applies them."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Checkout, clone
+from test_bad_input import ROOT
+
+from mistakes import overlays, params
+from mistakes.errors import InputError
+
+DEFAULT = (ROOT / "params.yaml").read_text()
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_is_a_small_valid_overlay_that_says_how_it_is_used(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) < 60
+    assert f"mistakes use {path.relative_to(ROOT)}" in text
+    changed = overlays.applied(DEFAULT, {path.name: text})
+    assert params.parse(changed) != params.parse(DEFAULT)
+    assert "# one split into disjoint sets" in changed  # comments stay
+    assert f"experiments/{path.name}" in (ROOT / "docs" / "experiments.md").read_text()
+
+
+def test_merging() -> None:
+    base = {"a": {"x": 1, "y": {"deep": 2}}, "raw": {"dataset": "one", "key": 3}, "list": [1, 2], "gone": {"z": 0}}
+    overlay = {"a": {"y": {"deep": None}, "new": {"like": "y", "more": 5}}, "list": [3], "gone": None,
+               "raw": {"dataset": "two"}}  # fmt: skip
+    merged = overlays.merged(base, overlay, "o.yaml")
+    assert merged == {
+        "a": {"x": 1, "y": {"deep": None}, "new": {"deep": 2, "more": 5}}, "raw": {"dataset": "two"}, "list": [3],
+    }  # fmt: skip
+    assert base["a"]["y"] == {"deep": 2}
+    assert overlays.merged(base, {"raw": {"key": 4}}, "o.yaml")["raw"] == {"dataset": "one", "key": 4}
+    with pytest.raises(InputError, match=r"o.yaml: a.new.like is 'nobody', expected one of y"):
+        overlays.merged(base, {"a": {"new": {"like": "nobody"}}}, "o.yaml")
+
+
+def test_small_numbers_stay_numbers_and_comments_stay() -> None:
+    changed = overlays.applied(DEFAULT, {"o": "flow: {learning_rate: 1.0e-05}\nimages: {held_out: [Shirt]}"})
+    assert params.parse(changed).flow.learning_rate == 1e-5
+    assert "components: 24                # principal components" in changed
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("flow: {depth: 3}", ["params.yaml + o.yaml", "flow.depth", "unknown"]),
+        ("flow: {layers: two}", ["flow.layers", "'two'"]),
+        ("flow: null", ["flow", "missing"]),
+        ("flow: [", ["o.yaml", "line"]),
+        ("- 3", ["o.yaml", "list"]),
+    ],
+)
+def test_bad_overlays(text: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        overlays.applied(DEFAULT, {"o.yaml": text})
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return clone(tmp_path_factory.mktemp("overlays"))
+
+
+def test_the_command_starts_from_what_is_committed_each_time(checkout: Checkout) -> None:
+    path = checkout.folder / "params.yaml"
+    committed = path.read_bytes()
+    (checkout.folder / "a.yaml").write_text("flow: {layers: 3}")
+    (checkout.folder / "b.yaml").write_text("flow: {hidden: 9}\nclassifiers: {other: {like: smoke, seed: 5}}")
+    assert "classifiers: smoke, other" in checkout.run("mistakes", "use", "a.yaml", "b.yaml").stdout
+    values = yaml.safe_load(path.read_text())
+    assert (values["flow"]["layers"], values["flow"]["hidden"], values["classifiers"]["other"]["seed"]) == (3, 9, 5)
+    checkout.run("mistakes", "use", "b.yaml")
+    assert params.load(path).flow.layers == 2
+    checkout.run("git", "commit", "--quiet", "--all", "--message=b")
+    checkout.run("mistakes", "use", "a.yaml")  # over the b that is committed now
+    assert path.read_text().count(overlays.MARK) == 1
+    assert (params.load(path).flow.layers, params.load(path).flow.hidden) == (3, 9)
+    checkout.run("mistakes", "use", "--base", "HEAD~1")
+    assert path.read_bytes() == committed
+
+
+def test_edits_are_not_lost_and_a_refusal_changes_nothing(checkout: Checkout) -> None:
+    path = checkout.folder / "params.yaml"
+    checkout.run("mistakes", "use", "--force")
+    (checkout.folder / "bad.yaml").write_text("flow: {layers: 0}")
+    before = path.read_bytes()
+    for arguments in (["bad.yaml"], ["nowhere.yaml"], ["--base", "nowhere"]):
+        done = checkout.run("mistakes", "use", *arguments, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: "), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert path.read_bytes() == before
+    (checkout.folder / "a.yaml").write_text("flow: {layers: 3}")
+    checkout.run("mistakes", "use", "a.yaml")
+    checkout.set("alpha: 0.05", "alpha: 0.1")
+    edited = path.read_bytes()
+    done = checkout.run("mistakes", "use", "a.yaml", check=False)
+    assert "params.yaml: content is 'edited'" in done.stderr
+    assert "--force" in done.stderr
+    assert path.read_bytes() == edited
+    checkout.run("mistakes", "use", "a.yaml", "--force")
+    assert params.load(path).detection.alpha == 0.05
