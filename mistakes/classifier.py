@@ -18,7 +18,7 @@ from mistakes.errors import InputError
 class Architecture:
     """All that is needed to rebuild a network before its weights are loaded."""
 
-    name: str  # small_cnn or resnet18
+    name: str  # small_cnn, resnet9 or resnet18
     width: int  # channels of the first convolution
     classes: int
     channels: int  # of the images
@@ -36,6 +36,7 @@ class Schedule:
     momentum: float
     weight_decay: float
     flip: bool  # mirror half of the images left to right
+    shift: int  # move images by up to so many pixels, in both directions; the edge is repeated
     precision: str  # bfloat16 (autocast), float32, or auto
     seed: int
 
@@ -56,6 +57,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", std.reshape(1, -1, 1, 1))
         build, self.penultimate, self.blocks = {
             "small_cnn": (_small_cnn, "net.penultimate", tuple(f"net.block{i}" for i in (1, 2, 3))),
+            "resnet9": (_resnet9, "net.flatten", tuple(f"net.layer{i}" for i in (1, 2, 3))),
             "resnet18": (_resnet18, "net.flatten", tuple(f"net.layer{i}" for i in (1, 2, 3))),
         }[architecture.name]
         self.net = build(architecture)
@@ -81,6 +83,36 @@ def _small_cnn(a: Architecture) -> nn.Module:
         ("hidden", nn.Linear(4 * w * cells, 128)),
         ("penultimate", nn.ReLU()),  # (n, 128)
         ("logits", nn.Linear(128, a.classes)),
+    ]
+    return nn.Sequential(OrderedDict(layers))
+
+
+class _Residual(nn.Sequential):
+    """x + f(x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def _resnet9(a: Architecture) -> nn.Module:
+    """A ResNet of nine layers, after David Page's for DAWNBench (2018); 8w features. Images of 8 pixels or more."""
+    w = a.width
+
+    def convolution(inputs: int, outputs: int, pool: bool = False) -> list[nn.Module]:
+        layers = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        return layers + [nn.MaxPool2d(2)] * pool
+
+    def residual(channels: int) -> nn.Module:
+        return _Residual(*convolution(channels, channels), *convolution(channels, channels))
+
+    layers = [
+        ("stem", nn.Sequential(*convolution(a.channels, w))),  # (n, w, h, b)
+        ("layer1", nn.Sequential(*convolution(w, 2 * w, pool=True), residual(2 * w))),  # (n, 2w, h/2, b/2)
+        ("layer2", nn.Sequential(*convolution(2 * w, 4 * w, pool=True))),  # (n, 4w, h/4, b/4)
+        ("layer3", nn.Sequential(*convolution(4 * w, 8 * w, pool=True), residual(8 * w))),  # (n, 8w, h/8, b/8)
+        ("pool", nn.AdaptiveMaxPool2d(1)),
+        ("flatten", nn.Flatten()),  # (n, 8w)
+        ("logits", nn.Linear(8 * w, a.classes)),
     ]
     return nn.Sequential(OrderedDict(layers))
 
@@ -183,11 +215,7 @@ def _epoch(
     batches = torch.randperm(len(x), generator=generator).split(schedule.batch_size)
     total = torch.zeros((), device=x.device)
     for i, batch in enumerate(batches):
-        images = to_unit(x[batch])
-        if schedule.flip:
-            mirrored = torch.rand(len(batch), generator=generator).lt(0.5).to(x.device)
-            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = augment(to_unit(x[batch]), schedule.flip, schedule.shift, generator)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             logits = model(images)
         loss = functional.cross_entropy(logits.float(), y[batch])
@@ -199,6 +227,21 @@ def _epoch(
         optimiser.step()
         total += loss.detach() * len(batch)
     return float(total) / len(x)
+
+
+def augment(x: Tensor, flip: bool, shift: int, generator: torch.Generator) -> Tensor:
+    """Return images (n, c, h, w), half of them mirrored, each moved by up to ``shift`` pixels, the edge repeated."""
+    if flip:
+        mirrored = torch.rand(len(x), generator=generator).lt(0.5).to(x.device)
+        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    if shift:
+        n, _, h, w = x.shape
+        dy, dx = torch.randint(-shift, shift + 1, (2, n, 1), generator=generator).to(x.device)
+        rows = (torch.arange(h, device=x.device) + dy).clamp(0, h - 1)  # (n, h)
+        columns = (torch.arange(w, device=x.device) + dx).clamp(0, w - 1)  # (n, w)
+        image = torch.arange(n, device=x.device)[:, None, None]
+        x = x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def fast_bfloat16(device: torch.device) -> bool:

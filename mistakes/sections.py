@@ -56,7 +56,7 @@ class Classifier(Section):
     """Stage classifier: one entry of ``classifiers``."""
 
     seed: Seed
-    architecture: Literal["small_cnn", "resnet18"]
+    architecture: Literal["small_cnn", "resnet9", "resnet18"]
     width: Count
     epochs: Count
     batch_size: Count
@@ -64,6 +64,7 @@ class Classifier(Section):
     momentum: NonNegative
     weight_decay: NonNegative
     flip: bool
+    shift: Annotated[int, Field(ge=0)]
     precision: Literal["auto", "bfloat16", "float32"]
 
 

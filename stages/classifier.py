@@ -19,7 +19,7 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
     model = classifiers.new(settings.architecture, settings.width, int(labels.max()) + 1, images, settings.seed)
     schedule = classifiers.Schedule(
         settings.epochs, settings.batch_size, settings.learning_rate, settings.momentum, settings.weight_decay,
-        settings.flip, settings.precision, settings.seed,
+        settings.flip, settings.shift, settings.precision, settings.seed,
     )  # fmt: skip
 
     def on_epoch(epoch: int, loss: float) -> dict[str, float]:

@@ -48,7 +48,7 @@ class System:
 def system(tmp_path_factory: pytest.TempPathFactory) -> System:
     digits = load_digits()
     images, labels = (digits.images * 255 / 16).round().astype(np.uint8)[:, None], digits.target
-    schedule = classifier.Schedule(8, 32, 0.05, 0.9, 1e-4, False, "float32", 0)
+    schedule = classifier.Schedule(8, 32, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
     model = classifier.new("small_cnn", 8, 10, images[:900], 0)
     checkpoint = tmp_path_factory.mktemp("system") / "c.safetensors"
     classifier.train(model, images[:900], labels[:900], schedule, CPU, lambda *_: {}, checkpoint)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.nn import functional
 
 from mistakes import classifier, conformal, density, ood, resampling
 from mistakes.errors import InputError
@@ -156,7 +157,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[classifier.Classi
     labels = rng.integers(0, 2, 400)
     images[labels == 0, :, :, :4] += 60
     images[labels == 1, :, :, 4:] += 60
-    schedule = classifier.Schedule(3, 40, 0.05, 0.9, 1e-4, False, "float32", 0)
+    schedule = classifier.Schedule(3, 40, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
     model = classifier.new("small_cnn", 4, 2, images, 0)
     checkpoint = tmp_path_factory.mktemp("trained") / "c.safetensors"
     classifier.train(model, images, labels, schedule, torch.device("cpu"), lambda *_: {}, checkpoint)
@@ -165,7 +166,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[classifier.Classi
 
 def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.device, tmp_path) -> None:
     _, images, labels = trained
-    schedule = classifier.Schedule(4, 40, 0.05, 0.9, 1e-4, True, "bfloat16", 0)
+    schedule = classifier.Schedule(4, 40, 0.05, 0.9, 1e-4, True, 2, "bfloat16", 0)
     whole, broken = (classifier.new("small_cnn", 4, 2, images, 0) for _ in range(2))
     classifier.train(whole, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "a")
 
@@ -183,7 +184,24 @@ def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.de
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("name", "width", "features"), [("small_cnn", 8, 128), ("resnet18", 64, 512)])
+def test_augmentation_mirrors_half_and_moves_every_way(rng: np.random.Generator) -> None:
+    image = torch.as_tensor(rng.random((1, 2, 6, 5), np.float32))
+    made = classifier.augment(image.expand(400, -1, -1, -1), True, 1, torch.Generator().manual_seed(0))
+    padded = functional.pad(image, (1, 1, 1, 1), mode="replicate")
+    possible = [
+        part.flip(3) if mirror else part
+        for part in (padded[:, :, dy : dy + 6, dx : dx + 5] for dy in range(3) for dx in range(3))
+        for mirror in (False, True)
+    ]
+    counts = [int((made == part).flatten(1).all(1).sum()) for part in possible]
+    assert sum(counts) == 400  # nothing else was made
+    assert min(counts) > 5
+    assert torch.equal(classifier.augment(image, False, 0, torch.Generator()), image)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "features"), [("small_cnn", 8, 128), ("resnet9", 8, 64), ("resnet18", 64, 512)]
+)
 def test_saved_classifier_rebuilds_itself_with_its_features(name, width, features, cpu, tmp_path, rng) -> None:
     from mistakes.features import Extractor
 
@@ -196,14 +214,18 @@ def test_saved_classifier_rebuilds_itself_with_its_features(name, width, feature
     batch = Extractor(loaded, "penultimate", None, cpu).whole(images, 4)
     assert batch.features.shape == (6, features)
     assert batch.logits == pytest.approx(model(x).detach().numpy(), abs=1e-4)
-    head = model.net.logits if name == "small_cnn" else model.net.fc
+    head = model.net.fc if name == "resnet18" else model.net.logits
     assert head(torch.as_tensor(batch.features)).detach().numpy() == pytest.approx(batch.logits, abs=1e-4)
     with pytest.raises(InputError, match="features.layer is 'nowhere', expected penultimate or one of .*net"):
         Extractor(loaded, "nowhere", None, cpu)
-    assert [part.shape[1] for part in batch.early] == ([16, 32, 64] if name == "small_cnn" else [128, 256, 512])
+    early = {"small_cnn": [16, 32, 64], "resnet9": [32, 64, 128], "resnet18": [128, 256, 512]}
+    assert [part.shape[1] for part in batch.early] == early[name]
     with torch.no_grad():
-        normalised = (x - model.mean) / model.std
-        maps = model.net.block1(normalised) if name == "small_cnn" else model.net.layer1(
-            model.net.relu(model.net.bn1(model.net.conv1(normalised))))  # fmt: skip
+        normalised, net = (x - model.mean) / model.std, model.net
+        maps = {
+            "small_cnn": lambda: net.block1(normalised),
+            "resnet9": lambda: net.layer1(net.stem(normalised)),
+            "resnet18": lambda: net.layer1(net.relu(net.bn1(net.conv1(normalised)))),
+        }[name]()
     moments = torch.cat([maps.mean((2, 3)), maps.std((2, 3), correction=0)], dim=1)
     assert batch.early[0] == pytest.approx(moments.numpy(), abs=1e-4)
