@@ -1,6 +1,6 @@
 """The operating point that a user runs: what is flagged at alpha, and what is missed.
 
-Flagged is p <= alpha, p calibrated on correctly classified images of cal (module conformal).
+Flagged is p <= alpha, p calibrated on correctly classified images of cal, or on all of cal (module conformal).
 """
 
 import numpy as np
@@ -36,15 +36,18 @@ def band(alpha: float, n: int, calibration: int | None, confidence: float) -> tu
 
 
 def false_alarms(
-    table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], calibration: int, confidence: float
-) -> pd.DataFrame:
+    table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], calibration: int, confidence: float,
+    everyone: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """Return a row per score and alpha: how many successes are flagged, and whether that is what alpha promises.
 
-    calibration : how many correctly classified images the p-values were calibrated on. Columns: score, alpha, n,
-    false_alarms (share of successes flagged) with its exact interval, binomial_low and _high, within_binomial,
-    band_low and _high (beta-binomial, see ``band``), within. Of many rows a share 1 - confidence may lie outside.
+    calibration : how many images the p-values were calibrated on. everyone : they were images of either kind, so that
+    alpha bounds the share of all clean test images that is flagged, and that stands in place of successes. Columns:
+    score, alpha, n, false_alarms (share of successes flagged) with its exact interval, binomial_low and _high,
+    within_binomial, band_low and _high (beta-binomial, see ``band``), within. Of many rows a share 1 - confidence may
+    lie outside.
     """
-    reference = successes(table)
+    reference = table[table["source"] == "id"] if everyone else successes(table)
     n = len(reference)
     rows = []
     for alpha in alphas:

@@ -94,9 +94,10 @@ class Flow(Section):
 
 
 class Detectors(Section):
-    """Stage detectors: the baselines."""
+    """Stage detectors: the baselines, and what p-values are calibrated on."""
 
     seed: Seed
+    calibration: Literal["correct", "all"]
     gen_gamma: Positive
     gen_largest: Count | None
     gmm_components: Count

@@ -21,7 +21,7 @@ def main(
     """Write out/sets/TARGET/EPS/{images,success,undetected,linf,origin}.npy, and out/adaptive.csv.
 
     TARGET is the detector that is attacked, or ``none`` for plain PGD, which knows of no detector. A row of the table
-    is a set under one score; thresholds come from the correctly classified images of ``calibration`` alone.
+    is a set under one score; thresholds come from the images of ``calibration`` alone.
     """
     section, device = run.params.adaptive, run.device
     images, labels = load_arrays(test, "images", "labels")
@@ -29,7 +29,7 @@ def main(
     extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
     detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     attacked = detectors.to(device)
-    calibrated = load_table(calibration).query("correct")
+    calibrated = load_table(calibration)
     size, seed = section.batch_size, section.seed
     origin = np.sort(attacks.initially_correct(model, images, labels, section.images, seed, device, size))
     if not len(origin):

@@ -25,8 +25,8 @@ def named(table: pd.DataFrame, columns: Iterable[str], *keys: str) -> dict[str, 
 @stage
 def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float]:
     """Write tables and curves, all CSV; what each holds stands with the function that makes it."""
-    section = run.params.detection
-    calibrated = int(load_table(calibration)["correct"].sum())
+    section, everyone = run.params.detection, run.params.detectors.calibration == "all"
+    calibrated = len(load_table(calibration))
     conformal.require(section.alpha, calibrated)
     settings = detection.Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
     inputs = load_table(table)
@@ -38,7 +38,9 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
         "heat": detection.heat(found.sets),
         "differences": delong.differences(inputs, found, settings),
         "mixtures": risk.mixtures(inputs, scores, section.mixtures, section.alpha),
-        "false_alarms": operating.false_alarms(inputs, scores, section.alphas, calibrated, section.confidence),
+        "false_alarms": operating.false_alarms(
+            inputs, scores, section.alphas, calibrated, section.confidence, everyone
+        ),
         "flagged": operating.flagged(inputs, scores, section.alphas, section.confidence),
         "undetected": operating.undetected(inputs, scores, settings),
         "shift": operating.shift(inputs, scores, settings),

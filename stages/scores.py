@@ -21,7 +21,7 @@ def main(
     section = run.params.features
     detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     extractor = features.Extractor(classifiers.load(classifier), section.layer, section.early, run.device)
-    calibrated = load_table(calibration).query("correct")
+    calibrated = load_table(calibration)
 
     def rows(source: str, name: str, batch: features.Batch, labels: np.ndarray, index: np.ndarray) -> pd.DataFrame:
         found = detectors.score(batch)

@@ -281,6 +281,9 @@ def test_false_alarms_and_flagged_shares_are_counted(table) -> None:
     assert row["n"] == len(good)
     assert row["band_low"] < row["binomial_low"] < 0.1 < row["binomial_high"] < row["band_high"]
     assert row["within"] == (row["band_low"] <= row["false_alarms"] <= row["band_high"])
+    of_all = operating.false_alarms(table, ("knn",), [0.1], CALIBRATION, 0.95, everyone=True).iloc[0]
+    assert of_all["n"] == 400
+    assert of_all["false_alarms"] == pytest.approx((table.query("source == 'id'")["p_knn"] <= 0.1).mean())
     always = operating.false_alarms(table.assign(p_knn=0.0), ("knn",), [0.1], CALIBRATION, 0.95)
     assert not always["within"].any()
     flagged = operating.flagged(table, SCORES, [0.05, 0.1], 0.95)

@@ -91,10 +91,14 @@ def test_publish_rebuilds_a_row_from_a_revision_in_a_new_store(reproduced: Check
 
 
 def test_experiment_in_a_temporary_copy_lands_in_the_main_store(reproduced: Checkout) -> None:
-    reproduced.run("dvc", "exp", "run", "--temp", "--name", "temporary", "-S", "detection.seed=1")
+    reproduced.run("dvc", "exp", "run", "--temp", "--name", "temporary", "-S", "detectors.calibration=all")
     (row,) = reproduced.runs(level="pipeline", **{"`dvc.exp_name`": "temporary"})
     assert row.info.status == "FINISHED"
     assert row.info.run_name == "temporary/smoke"
+    assert row.data.metrics["detectors.n_calibrating"] == row.data.metrics["images.n.cal"]
+    (default,) = [r for r in reproduced.runs(level="pipeline") if r.info.run_name == "smoke"][-1:]
+    assert default.data.metrics["detectors.n_calibrating"] == default.data.metrics["detectors.n_cal_correct"]
+    assert default.data.metrics["detectors.n_cal_correct"] < default.data.metrics["images.n.cal"]
     assert row.info.artifact_uri.startswith(f"file://{reproduced.folder}/mlartifacts/")
     assert "Classifier “smoke”" in next((reproduced.folder / "mlartifacts").rglob("report.html")).read_text()
     reproduced.run("mistakes", "publish", "temporary")  # by the experiment's name: the row is there already
