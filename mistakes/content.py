@@ -90,7 +90,7 @@ def key(tree: Tree, name: str) -> str:
     """Return the content key of classifier ``name`` in one configuration: 16 hexadecimal digits.
 
     Made of its parameters (without those of other classifiers), dvc.yaml and the code. The raw data enter through the
-    SHA-256 sums that the code pins, own images only through their path.
+    checksums that the code pins, own images only through their path.
     """
     values = configuration(tree).model_dump()
     values["classifiers"] = {name: values["classifiers"].get(name)}

@@ -1,18 +1,15 @@
 """Raw files to arrays, and the one split that everything after it lives by."""
 
-import gzip
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mistakes import formats
 from mistakes.artifacts import Array, load_arrays, load_json
 from mistakes.errors import InputError
 
-FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SPLITS = ("fit", "val", "cal", "test")
 
 
@@ -47,46 +44,20 @@ def read(dataset: str, folder: Path) -> Dataset:
         return Dataset(_numbered(*_digits(folder / "digits.csv.gz"), 0), None, tuple("0123456789"))
     if dataset == "image_folder":
         return _own_images(folder)
-    parts = []
-    for part in ("train", "t10k"):
-        images = _idx(folder / f"{part}-images-idx3-ubyte.gz", 3)[:, None]
-        labels = _idx(folder / f"{part}-labels-idx1-ubyte.gz", 1).astype(np.int64)
-        if len(images) != len(labels):
-            raise InputError(folder, f"{part} labels", len(labels), f"{len(images)}, one for each image")
-        parts.append((images, labels))
-    train, test = _numbered(*parts[0], 0), _numbered(*parts[1], len(parts[0][0]))
-    return Dataset(train, test, FASHION)
+    images, labels, classes = formats.read(dataset, folder, "train")
+    test_images, test_labels, _ = formats.read(dataset, folder, "test")
+    test = _numbered(test_images, test_labels, len(images))
+    return Dataset(_numbered(images, labels, 0), test, classes)
 
 
 def _numbered(images: Array, labels: Array, first: int) -> Labelled:
     return Labelled(images, labels, np.arange(first, first + len(images)))
 
 
-def _unzip(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(path, "file", "missing", "a raw data file (stage raw)") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(path, "content", f"corrupt ({error})", "a whole gzip file") from None
-
-
-def _idx(path: Path, dimensions: int) -> Array:
-    """Read an IDX file of bytes (magic number 0x00000800 + dimensions, big-endian sizes, data)."""
-    content = _unzip(path)
-    header = 4 + 4 * dimensions
-    if len(content) < header or struct.unpack(">I", content[:4])[0] != 0x800 + dimensions:
-        raise InputError(path, "magic number", content[:4].hex(), f"{0x800 + dimensions:08x} (IDX of bytes)")
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    if len(content) - header != np.prod(shape):
-        raise InputError(path, "data", f"{len(content) - header} bytes", f"{np.prod(shape)}, as the header says")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
 def _digits(path: Path) -> tuple[Array, Array]:
     """Read scikit-learn's digits: 1,797 rows of 64 grey values from 0 to 16 and a label."""
     try:
-        rows = np.loadtxt(_unzip(path).decode().splitlines(), delimiter=",", dtype=np.int64)
+        rows = np.loadtxt(formats.gunzip(path).decode().splitlines(), delimiter=",", dtype=np.int64)
     except ValueError as error:
         raise InputError(path, "content", f"corrupt ({error})", "comma-separated integers") from None
     grey = np.rint(rows[:, :64] * (255 / 16)).astype(np.uint8)

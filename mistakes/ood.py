@@ -1,4 +1,4 @@
-"""Out-of-distribution images that need no network: drawn once, deterministic in the seed, stored as uint8."""
+"""Out-of-distribution images, deterministic in the seed, stored as uint8: drawn, or taken from another data set."""
 
 import string
 from collections.abc import Callable
@@ -26,6 +26,26 @@ def draw(name: str, test: Array, count: int, patch: int, seed: int) -> Array:
     return np.ascontiguousarray(_MAKERS[name](test, count, generator, patch))
 
 
+def resembling(name: str, images: Array, test: Array, count: int, seed: int) -> Array:
+    """Return up to ``count`` of another data set's ``images``, uint8 (m, c', h', w'), in the form of ``test``.
+
+    Colour becomes grey by the weights of ITU-R 601, grey becomes colour by repetition; another size is scaled to that
+    of ``test`` (n, c, h, w), bilinear, not cropped. What has the form already stays as it is.
+    """
+    chosen = images[_chosen(len(images), count, np.random.default_rng([seed, *name.encode()]))]
+    channels, height, width = test.shape[1:]
+    if chosen.shape[1:] == test.shape[1:]:
+        return np.ascontiguousarray(chosen)
+    mode = "L" if channels == 1 else "RGB"
+    pictures = [Image.fromarray(x[0] if len(x) == 1 else x.transpose(1, 2, 0)).convert(mode) for x in chosen]
+    scaled = [np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)) for picture in pictures]
+    return np.ascontiguousarray(np.stack(scaled).reshape(len(scaled), height, width, channels).transpose(0, 3, 1, 2))
+
+
+def _chosen(n: int, count: int, generator: np.random.Generator) -> Array:
+    return np.sort(generator.permutation(n)[:count])
+
+
 def _grey(pictures: list[Image.Image], channels: int) -> Array:
     """Stack grey pictures to uint8 (n, channels, h, w)."""
     return np.stack([np.asarray(picture) for picture in pictures])[:, None].repeat(channels, axis=1)
@@ -35,7 +55,7 @@ def _digits(test: Array, count: int, generator: np.random.Generator, _patch: int
     from sklearn.datasets import load_digits
 
     grey = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
-    chosen = np.sort(generator.permutation(len(grey))[:count])
+    chosen = _chosen(len(grey), count, generator)
     _, channels, height, width = test.shape
     return _grey(
         [Image.fromarray(grey[i]).resize((width, height), Image.Resampling.BILINEAR) for i in chosen], channels
@@ -74,7 +94,7 @@ def _gaussian(test: Array, count: int, generator: np.random.Generator, _patch: i
 
 
 def _some(test: Array, count: int, generator: np.random.Generator) -> Array:
-    return test[np.sort(generator.permutation(len(test))[:count])]
+    return test[_chosen(len(test), count, generator)]
 
 
 def _inverted(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:

@@ -37,9 +37,22 @@ def parse(text: str | bytes, where: str = "params.yaml") -> Params:
     Raises InputError naming the first key that is unknown, missing or mistyped; ``where`` names the source.
     """
     try:
-        return Params.model_validate(parse_yaml(text, where))
+        values = Params.model_validate(parse_yaml(text, where))
     except ValidationError as error:
         raise _refusal(error, where) from None
+    _check_ood(values, where)
+    return values
+
+
+def _check_ood(values: Params, where: str) -> None:
+    """Refuse OOD sets that no stage makes, and the in-distribution data set as one."""
+    fetched = list(values.raw.ood)
+    if len(set(fetched)) < len(fetched) or values.raw.dataset in fetched:
+        raise InputError(where, "raw.ood", fetched, "other data sets than raw.dataset, each once")
+    for name in values.ood.sets:
+        if name not in (*sections.DRAWN, *fetched):
+            expected = f"sets among {', '.join(sections.DRAWN)}, and data sets that raw.ood fetches"
+            raise InputError(where, "ood.sets", name, expected)
 
 
 def parse_yaml(text: str | bytes, where: str) -> dict[str, Any]:

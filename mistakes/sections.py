@@ -17,6 +17,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+OodDatasets = list[Literal["fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"]]
+DRAWN = ("digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled")  # OOD sets that need no download
 
 
 class Section(BaseModel):
@@ -28,7 +30,8 @@ class Section(BaseModel):
 class Fetched(Section):
     """Stage raw: a data set that is fetched."""
 
-    dataset: Literal["fashion_mnist", "digits"]
+    dataset: Literal["fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn", "digits"]
+    ood: OodDatasets
 
 
 class ImageFolder(Section):
@@ -40,6 +43,7 @@ class ImageFolder(Section):
     size: Annotated[int, Field(ge=8)] | None
     channels: Literal[1, 3]
     corrupt: Literal["refuse", "skip"]
+    ood: OodDatasets
 
 
 class Images(Section):
@@ -159,7 +163,7 @@ class Ood(Section):
     seed: Seed
     images: Count
     patch: Count
-    sets: list[Literal["digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled"]]
+    sets: list[Name]
 
     @field_validator("sets")
     @classmethod

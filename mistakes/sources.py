@@ -1,7 +1,12 @@
-"""Where raw data files come from. Every source yields the same bytes, checked against pinned SHA-256 sums."""
+"""Where raw data files come from. Every source yields the same bytes, checked against pinned checksums.
+
+SHA-256 where it is known to us. The others are the MD5 sums that torchvision pins, or, for the binary version of CIFAR,
+that its authors publish: they find damage and mix-ups, but no forgery.
+"""
 
 import functools
 import hashlib
+import http.client
 import os
 import shutil
 import struct
@@ -16,50 +21,84 @@ from mistakes.errors import InputError
 ON_DISK = "MISTAKES_RAW"  # an environment variable, since where the bytes lie must not change what the results are
 TIMEOUT = 15  # seconds without an answer from a mirror
 
-SHA256 = {
-    "fashion_mnist": {
-        "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+_IDX = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz")  # fmt: skip
+CHECKSUMS = {  # of each file of a data set: algorithm:hexadecimal digits
+    "fashion_mnist": dict(zip(_IDX, (
+        "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "sha256:a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "sha256:67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    ), strict=True)),
+    "mnist": dict(zip(_IDX, (
+        "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "md5:d53e105ee54ea40749a09fcbcd1e9432",
+        "md5:9fb629c4189551a2d022fa330f9573f3",
+        "md5:ec29112dd5afa0611ce80d1b7f02629c",
+    ), strict=True)),
+    "kmnist": dict(zip(_IDX, (
+        "md5:bdb82020997e1d708af4cf47b453dcf7",
+        "md5:e144d726b3acfaa3e44228e80efcd344",
+        "md5:5c965bf0a639b31b8f53240b1b52f4d7",
+        "md5:7320c461ea6c1c855c0b718fb2a4b134",
+    ), strict=True)),
+    "cifar10": {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"},
+    "cifar100": {"cifar-100-binary.tar.gz": "md5:03b5dce01913d631647c71ecec9e9cb8"},
+    "svhn": {
+        "train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3",
     },
-    "digits": {"digits.csv.gz": "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"},
-}
+    "digits": {"digits.csv.gz": "sha256:09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"},
+}  # fmt: skip
+TORCHVISION = {"fashion_mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10",
+               "cifar100": "CIFAR100", "svhn": "SVHN"}  # fmt: skip
 
 Source = tuple[str, Callable[[str, Path], None]]  # what it is called, and how it puts file NAME at a path
 
 
-def fetch(dataset: str, folder: Path) -> None:
-    """Put the verified files of ``dataset`` (a key of SHA256) into ``folder``.
+def fetch(dataset: str, folder: Path, test_only: bool = False) -> dict[str, dict[str, str]]:
+    """Put the verified files of ``dataset`` (a key of CHECKSUMS) into ``folder``; return them by algorithm and name.
 
     Each file is tried from each source in turn: files on disk (environment variable MISTAKES_RAW, a folder), then the
-    data set's own sources. Raises InputError naming every source tried and why it failed; a file with another
-    checksum is never kept.
+    data set's own sources. test_only : leave out files that hold nothing but training images. Raises InputError naming
+    every source tried and why it failed; a file with another checksum is never kept.
     """
+    verified: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name, sha256 in SHA256[dataset].items():
-            failures = []
-            for called, get in _sources(dataset, Path(scratch)):
-                temporary = Path(scratch, "candidate")
-                temporary.unlink(missing_ok=True)
-                try:
-                    get(name, temporary)
-                    _verify(temporary, sha256)
-                except (OSError, ValueError, subprocess.SubprocessError) as error:
-                    failures.append(f"{called} ({_reason(error)})")
-                else:
-                    shutil.copyfile(temporary, folder / name)
-                    break
-            else:
-                tried = "; ".join(failures)
-                expected = f"one source to answer (or {ON_DISK}=FOLDER with the file). Tried: {tried}"
-                raise InputError(dataset, name, "not to be had", expected)
+        for name, checksum in CHECKSUMS[dataset].items():
+            if test_only and name.startswith("train"):
+                continue
+            _fetch_one(dataset, name, checksum, folder, Path(scratch))
+            algorithm, digest = checksum.split(":")
+            verified.setdefault(algorithm, {})[name] = digest
+    return verified
 
 
-def _verify(path: Path, sha256: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise ValueError(f"SHA-256 {found[:12]}… instead of {sha256[:12]}…, {path.stat().st_size} bytes")
+def _fetch_one(dataset: str, name: str, checksum: str, folder: Path, scratch: Path) -> None:
+    failures = []
+    for called, get in _sources(dataset, scratch):
+        temporary = scratch / "candidate"
+        temporary.unlink(missing_ok=True)
+        try:
+            get(name, temporary)
+            _verify(temporary, checksum)
+        except (OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError) as error:
+            failures.append(f"{called} ({_reason(error)})")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(temporary, folder / name)
+            return
+    expected = f"one source to answer (or {ON_DISK}=FOLDER with the file). Tried: {'; '.join(failures)}"
+    raise InputError(dataset, name, "not to be had", expected)
+
+
+def _verify(path: Path, checksum: str) -> None:
+    algorithm, digest = checksum.split(":")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).hexdigest()
+    if found != digest:
+        called = {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
+        raise ValueError(f"{called} {found[:12]}… instead of {digest[:12]}…, {path.stat().st_size} bytes")
 
 
 def _reason(error: Exception) -> str:
@@ -71,19 +110,32 @@ def _reason(error: Exception) -> str:
 def _sources(dataset: str, scratch: Path) -> list[Source]:
     sources: list[Source] = []
     if os.environ.get(ON_DISK):
+        # several data sets have files of the same names: a folder for each, as here or as torchvision makes them
         disk = Path(os.environ[ON_DISK])
-        sources.append((f"{ON_DISK}={disk}", lambda name, to: _copy(disk / name, to)))
+        own = [disk / dataset, disk / TORCHVISION.get(dataset, dataset) / "raw"]
+        for folder in [*(folder for folder in own if folder.is_dir()), disk]:
+            sources.append((f"{ON_DISK}={folder}", functools.partial(_copy, folder)))
     if dataset == "digits":
         return [*sources, ("the scikit-learn package", _scikit_learn)]
-    from torchvision.datasets import FashionMNIST
+    sources += [(mirror, functools.partial(_download, mirror)) for mirror in _mirrors(dataset)]
+    if dataset == "fashion_mnist":
+        sources.append(("Debian's package dataset-fashion-mnist", lambda name, to: _debian(name, to, scratch)))
+    return sources
 
-    for mirror in FashionMNIST.mirrors:
-        sources.append((mirror, functools.partial(_download, mirror)))
-    return [*sources, ("Debian's package dataset-fashion-mnist", lambda name, to: _debian(name, to, scratch))]
+
+def _mirrors(dataset: str) -> list[str]:
+    """Return the addresses that torchvision knows, up to the name of a file."""
+    from torchvision import datasets
+
+    known = getattr(datasets, TORCHVISION[dataset])
+    if hasattr(known, "mirrors"):
+        return list(known.mirrors)
+    url = known.url if hasattr(known, "url") else known.split_list["test"][0]
+    return [url.rpartition("/")[0] + "/"]
 
 
-def _copy(source: Path, to: Path) -> None:
-    to.write_bytes(source.read_bytes())
+def _copy(folder: Path, name: str, to: Path) -> None:
+    shutil.copyfile(folder / name, to)
 
 
 def _scikit_learn(name: str, to: Path) -> None:

@@ -1,7 +1,8 @@
-"""Draw the out-of-distribution sets, once."""
+"""Draw the out-of-distribution sets, or take them from other data sets, once."""
 
 from pathlib import Path
 
+from mistakes import formats
 from mistakes import ood as sets
 from mistakes.artifacts import load_arrays, load_json, save_arrays
 from mistakes.errors import InputError
@@ -18,7 +19,12 @@ def main(run: Run, test: Path, raw: Path, out: Path) -> dict[str, int]:
     (images,) = load_arrays(test, "images")
     metrics = {}
     for name in section.sets:
-        drawn = sets.draw(name, images, section.images, section.patch, section.seed)
+        foreign = raw / "ood" / name
+        if foreign.is_dir():
+            theirs = formats.read(name, foreign, "test")[0]
+            drawn = sets.resembling(name, theirs, images, section.images, section.seed)
+        else:
+            drawn = sets.draw(name, images, section.images, section.patch, section.seed)
         save_arrays(out / "sets" / name, images=drawn)
         metrics[f"n.{name}"] = len(drawn)
     return metrics

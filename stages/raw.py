@@ -1,4 +1,4 @@
-"""Fetch and verify the files of the data set (SHA-256), or read own images."""
+"""Fetch and verify the files of data sets, or read own images."""
 
 from pathlib import Path
 
@@ -10,14 +10,19 @@ from mistakes.stage import Run, stage
 
 @stage
 def main(run: Run, out: Path) -> None:
-    """Write the raw files, or out/PART/{images,labels}.npy and files.csv; dataset.json says what they are."""
+    """Write the raw files, or out/PART/{images,labels}.npy and files.csv, and OOD data sets below out/ood/NAME.
+
+    dataset.json in each folder says what it holds.
+    """
     section = run.params.raw
     if isinstance(section, ImageFolder):
         description = _own_images(section, out)
     else:
-        sources.fetch(section.dataset, out)
-        description = {"sha256": sources.SHA256[section.dataset]}
+        description = dict(sources.fetch(section.dataset, out))
     save_json(out / "dataset.json", {"dataset": section.dataset, **description})
+    for name in section.ood:
+        files = sources.fetch(name, out / "ood" / name, test_only=True)
+        save_json(out / "ood" / name / "dataset.json", {"dataset": name, **files})
 
 
 def _own_images(section: ImageFolder, out: Path) -> dict[str, object]:

@@ -160,7 +160,7 @@ def test_fashion_mnist_files_are_read_and_split_without_overlap(tmp_path: Path, 
     with pytest.raises(InputError, match="images.val \\+ images.cal is 60, expected less than the 60"):
         datasets.split(dataset, 30, 30, None, 0)
     idx(tmp_path / "t10k-labels-idx1-ubyte.gz", arrays["t10k"][1][:-1])
-    with pytest.raises(InputError, match="t10k labels is 19, expected 20"):
+    with pytest.raises(InputError, match="test labels is 19, expected 20"):
         datasets.read("fashion_mnist", tmp_path)
 
 
@@ -170,9 +170,9 @@ def test_debian_s_files_become_the_original_bytes(tmp_path: Path) -> None:
         sources._unpack_debian("dataset-fashion-mnist", tmp_path / "debian")
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"Debian's package cannot be had here: {error}")
-    for name, sha256 in sources.SHA256["fashion_mnist"].items():
+    for name, checksum in sources.CHECKSUMS["fashion_mnist"].items():
         sources._debian(name, tmp_path / name, tmp_path)
-        sources._verify(tmp_path / name, sha256)
+        sources._verify(tmp_path / name, checksum)
 
 
 def test_parameters_are_frozen() -> None:

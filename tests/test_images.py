@@ -17,7 +17,8 @@ from test_bad_input import ROOT, SMOKE, refused, run
 from mistakes import folders, overlays, params
 from mistakes.errors import InputError
 
-SETTINGS = {"dataset": "image_folder", "train": "own", "test": None, "size": None, "channels": 3, "corrupt": "refuse"}
+SETTINGS = {"dataset": "image_folder", "train": "own", "test": None, "size": None, "channels": 3, "corrupt": "refuse",
+            "ood": []}  # fmt: skip
 
 
 def picture(seed: int, width: int = 12, height: int = 12, kind: str = "PNG", mode: str = "RGB") -> bytes:
