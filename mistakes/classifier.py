@@ -1,14 +1,12 @@
-"""The classifier: networks, the file that rebuilds them, training that survives a kill."""
+"""The classifier: networks, and the file that rebuilds them."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.errors import InputError
@@ -24,21 +22,6 @@ class Architecture:
     channels: int  # of the images
     height: int  # of the images, pixels
     breadth: int  # of the images, pixels
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a network is trained: SGD with Nesterov momentum, a learning rate that rises over 20 % and falls to 0."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    flip: bool  # mirror half of the images left to right
-    shift: int  # move images by up to so many pixels, in both directions; the edge is repeated
-    precision: str  # bfloat16 (autocast), float32, or auto
-    seed: int
 
 
 class Classifier(nn.Module):
@@ -171,102 +154,6 @@ def new(name: str, width: int, classes: int, images: Array, seed: int) -> Classi
     pixels = to_unit(images).transpose(0, 1).flatten(1).double()  # (c, n*h*w)
     mean, std = pixels.mean(1).float(), pixels.std(1).clamp(min=1e-3).float()
     return Classifier(Architecture(name, width, classes, *images.shape[1:]), mean, std)
-
-
-def train(
-    model: Classifier,
-    images: Array,
-    labels: Array,
-    schedule: Schedule,
-    device: torch.device,
-    on_epoch: Callable[[int, float], dict[str, float]],
-    checkpoint: Path,
-) -> list[dict[str, float]]:
-    """Train in place on images (n, c, h, w), uint8, and labels (n,); the result is a function of ``schedule.seed``.
-
-    Returns epoch, mean loss and what ``on_epoch(epoch, loss)`` returned, for each epoch. After each, ``checkpoint`` is
-    written; where it exists, training goes on from it, and ends with the same weights as if it had never stopped.
-    """
-    model.to(device).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(
-        model.parameters(), schedule.learning_rate, schedule.momentum, weight_decay=schedule.weight_decay,
-        nesterov=schedule.momentum > 0,
-    )  # fmt: skip
-    x, y = torch.as_tensor(images.copy()).to(device), torch.as_tensor(labels.copy()).to(device)
-    history = _resume(model, optimiser, checkpoint)
-    for epoch in range(len(history), schedule.epochs):
-        loss = _epoch(model, optimiser, x, y, schedule, epoch)
-        history.append({"epoch": epoch + 1, "loss": loss, **on_epoch(epoch + 1, loss)})
-        momenta = {
-            f"momentum.{i}": state["momentum_buffer"] for i, state in enumerate(optimiser.state.values()) if state
-        }
-        weights = {f"model.{key}": value for key, value in model.state_dict().items()}
-        save_tensors(checkpoint, weights | momenta, {"history": history})
-    return history
-
-
-def _epoch(
-    model: Classifier, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, schedule: Schedule, epoch: int
-) -> float:
-    model.train()
-    half = schedule.precision == "bfloat16" or (schedule.precision == "auto" and fast_bfloat16(x.device))
-    # one generator an epoch: a resumed run draws what an undisturbed one would
-    generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + epoch)
-    batches = torch.randperm(len(x), generator=generator).split(schedule.batch_size)
-    total = torch.zeros((), device=x.device)
-    for i, batch in enumerate(batches):
-        images = augment(to_unit(x[batch]), schedule.flip, schedule.shift, generator)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
-            logits = model(images)
-        loss = functional.cross_entropy(logits.float(), y[batch])
-        progress = (epoch + i / len(batches)) / schedule.epochs
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate * triangle(progress)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        total += loss.detach() * len(batch)
-    return float(total) / len(x)
-
-
-def augment(x: Tensor, flip: bool, shift: int, generator: torch.Generator) -> Tensor:
-    """Return images (n, c, h, w), half of them mirrored, each moved by up to ``shift`` pixels, the edge repeated."""
-    if flip:
-        mirrored = torch.rand(len(x), generator=generator).lt(0.5).to(x.device)
-        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-    if shift:
-        n, _, h, w = x.shape
-        dy, dx = torch.randint(-shift, shift + 1, (2, n, 1), generator=generator).to(x.device)
-        rows = (torch.arange(h, device=x.device) + dy).clamp(0, h - 1)  # (n, h)
-        columns = (torch.arange(w, device=x.device) + dx).clamp(0, w - 1)  # (n, w)
-        image = torch.arange(n, device=x.device)[:, None, None]
-        x = x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """Say whether bfloat16 is faster than float32 here: processors without AVX-512 emulate it ten times slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
-
-
-def triangle(progress: float, peak: float = 0.2) -> float:
-    """Return the share of the full learning rate: from 0.04 up to 1 at ``peak``, then straight down to 0 at 1."""
-    return max(progress / peak, 0.04) if progress < peak else (1 - progress) / (1 - peak)
-
-
-def _resume(model: Classifier, optimiser: torch.optim.Optimizer, checkpoint: Path) -> list[dict[str, float]]:
-    """Restore model and optimiser where there is a checkpoint; return the history of the epochs that are done."""
-    if not checkpoint.exists():
-        return []
-    tensors, description = load_tensors(checkpoint)
-    model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
-    for i, parameter in enumerate(model.parameters()):
-        if f"momentum.{i}" in tensors:
-            momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
-            optimiser.state[parameter]["momentum_buffer"] = momentum
-    return list(description["history"])
 
 
 def describe(model: Classifier) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from mistakes import sections
+from mistakes import entries, sections
 from mistakes.errors import InputError
 from mistakes.sections import Name, Section
 
@@ -17,7 +17,7 @@ class Params(Section):
     device: Literal["auto", "cpu", "cuda"]
     raw: Annotated[sections.Fetched | sections.ImageFolder, Field(discriminator="dataset")]
     images: sections.Images
-    classifiers: Annotated[dict[Name, sections.Classifier], Field(min_length=1)]
+    classifiers: Annotated[dict[Name, entries.Classifier], Field(min_length=1)]
     features: sections.Features
     flow: sections.Flow
     detectors: sections.Detectors
@@ -79,13 +79,14 @@ def load(path: Path = Path("params.yaml")) -> Params:
 def _refusal(error: ValidationError, where: str) -> InputError:
     first = error.errors()[0]
     place = first["loc"]
-    if place[0] == "raw":  # pydantic puts the data set's name, which decides about the other keys, between the two
-        place = (place[0], *place[2:])
+    # pydantic puts the value that decides about the other keys (the data set, the method) behind the place
+    decider, depth = {"raw": ("dataset", 1), "classifiers": ("method", 2)}.get(str(place[0]), ("", len(place)))
+    place = (*place[:depth], *place[depth + 1 :])
     key = ".".join(str(part) for part in place if part != "[key]")
     if first["type"] == "union_tag_invalid":
-        return InputError(where, f"{key}.dataset", first["ctx"]["tag"], f"one of {first['ctx']['expected_tags']}")
+        return InputError(where, f"{key}.{decider}", first["ctx"]["tag"], f"one of {first['ctx']['expected_tags']}")
     if first["type"] == "union_tag_not_found":
-        return InputError(where, f"{key}.dataset", "missing", "a value (there are no defaults)")
+        return InputError(where, f"{key}.{decider}", "missing", "a value (there are no defaults)")
     if first["type"] == "missing":
         return InputError(where, key, "missing", "a value (there are no defaults)")
     if first["type"] == "extra_forbidden":

@@ -56,22 +56,6 @@ class Images(Section):
     test: Count | None
 
 
-class Classifier(Section):
-    """Stage classifier: one entry of ``classifiers``."""
-
-    seed: Seed
-    architecture: Literal["small_cnn", "resnet9", "resnet18"]
-    width: Count
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-    momentum: NonNegative
-    weight_decay: NonNegative
-    flip: bool
-    shift: Annotated[int, Field(ge=0)]
-    precision: Literal["auto", "bfloat16", "float32"]
-
-
 class Features(Section):
     """Stage features: which layers, how many images at once."""
 

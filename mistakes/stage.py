@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mistakes import content, journal, params, sections
+from mistakes import content, entries, journal, params
 from mistakes.artifacts import save_json
 from mistakes.errors import InputError
 
@@ -44,7 +44,7 @@ class Run:
             self._execution = journal.Execution(stage, name, content.key(content.WorkTree(), name or first))
 
     @property
-    def classifier(self) -> sections.Classifier:
+    def classifier(self) -> entries.Classifier:
         """The section of the classifier that this run is for; raises InputError where params.yaml has none."""
         if self.name not in self.params.classifiers:
             raise InputError("params.yaml", "classifiers", list(self.params.classifiers), f"a key {self.name!r}")

@@ -1,10 +1,12 @@
 """Train the classifier on fit; go on from the last epoch after a kill."""
 
 import hashlib
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 
+from mistakes import augment, entries, labels, semi, training
 from mistakes import classifier as classifiers
 from mistakes.artifacts import load_arrays, save_csv
 from mistakes.stage import Run, stage
@@ -12,33 +14,42 @@ from mistakes.stage import Run, stage
 
 @stage
 def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
-    """Write out/model.safetensors, which rebuilds itself."""
+    """Write out/model.safetensors, which rebuilds itself.
+
+    accuracy_fit is over all images of fit; where few of them have labels, accuracy_labelled is over these n_labelled.
+    """
     settings, device = run.classifier, run.device
-    images, labels = load_arrays(fit, "images", "labels")
+    images, truth = load_arrays(fit, "images", "labels")
     val_images, val_labels = load_arrays(val, "images", "labels")
-    model = classifiers.new(settings.architecture, settings.width, int(labels.max()) + 1, images, settings.seed)
-    schedule = classifiers.Schedule(
-        settings.epochs, settings.batch_size, settings.learning_rate, settings.momentum, settings.weight_decay,
-        settings.flip, settings.shift, settings.precision, settings.seed,
-    )  # fmt: skip
+    known = labels.given(truth, settings.labels, settings.seed)
+    model = classifiers.new(settings.architecture, settings.width, int(truth.max()) + 1, images, settings.seed)
+    values = settings.model_dump()
+    schedule = training.Schedule(**{f.name: values[f.name] for f in fields(training.Schedule)})
 
     def on_epoch(epoch: int, loss: float) -> dict[str, float]:
         accuracy = classifiers.accuracy(model, val_images, val_labels, device)
         run.log(epoch, loss=loss, accuracy_val=accuracy)
         return {"accuracy_val": accuracy}
 
-    data = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-    code = Path(classifiers.__file__).read_text()
-    scratch = run.scratch(schedule, classifiers.describe(model), data, code, device.type)
+    data = hashlib.sha256(images.tobytes() + truth.tobytes()).hexdigest()
+    code = [Path(str(module.__file__)).read_text() for module in (augment, classifiers, labels, semi, training)]
+    scratch = run.scratch(settings, classifiers.describe(model), data, code, device.type)
     checkpoint = scratch / "checkpoint.safetensors"
-    history = classifiers.train(model, images, labels, schedule, device, on_epoch, checkpoint)
+    if isinstance(settings, entries.Supervised):
+        history = training.train(model, images[known], truth[known], schedule, device, on_epoch, checkpoint)
+    else:
+        method = semi.Method(settings.method, **{k: v for k, v in values.items() if k in semi.KEYS})
+        history = semi.train(model, images, truth, known, schedule, method, device, on_epoch, checkpoint)
     classifiers.save(model, out / "model.safetensors")
     save_csv(out / "history.csv", pd.DataFrame(history))
     metrics = {
-        "accuracy_fit": classifiers.accuracy(model, images, labels, device),
+        "accuracy_fit": classifiers.accuracy(model, images, truth, device),
         "accuracy_val": history[-1]["accuracy_val"],
         "epochs": settings.epochs,
     }
+    if settings.labels != "all":
+        metrics["accuracy_labelled"] = classifiers.accuracy(model, images[known], truth[known], device)
+        metrics["n_labelled"] = len(known)
     checkpoint.unlink(missing_ok=True)
     return metrics
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mistakes import baselines, density, features, scores
+from mistakes import baselines, density, features, labels, scores
 from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, save_table
 from mistakes.stage import Run, stage
@@ -12,10 +12,12 @@ from mistakes.stage import Run, stage
 def main(run: Run, fit: Path, val: Path, cal: Path, flow: Path, out: Path) -> dict[str, float]:
     """Write out/{baselines,guard}.safetensors and out/calibration.parquet, a row per image of cal that calibrates.
 
+    Baselines that need labels of fit get those that the classifier had, and its predictions for all other images.
     MLflow is told what each baseline costs to fit, and to score cal with: cost.NAME.fit_seconds and so on.
     """
     training, held_out, calibration = features.load(fit), features.load(val), features.load(cal)
-    (labels_fit,), (labels_val,), (labels,) = (load_arrays(part, "labels") for part in (fit, val, cal))
+    (truth_fit,), (truth_val,), (truth,) = (load_arrays(part, "labels") for part in (fit, val, cal))
+    labels_fit = labels.completed(truth_fit, training.logits, run.classifier.labels, run.classifier.seed)
     settings = baselines.Settings(**run.params.detectors.model_dump(exclude={"calibration"}))
     fitted, costs = baselines.measure(
         training.features, training.logits, labels_fit, settings, calibration.features, calibration.logits
@@ -25,7 +27,7 @@ def main(run: Run, fit: Path, val: Path, cal: Path, flow: Path, out: Path) -> di
 
     flow_density = density.load(flow)
     everyone = run.params.detectors.calibration == "all"  # then no label of val or cal is looked at
-    right = (held_out.logits.argmax(1) == labels_val) | everyone
+    right = (held_out.logits.argmax(1) == truth_val) | everyone
     reference = (
         [part[right] for part in held_out.early], held_out.logits[right],
         density.evaluate(flow_density.log_prob, held_out.features[right]),
@@ -34,7 +36,7 @@ def main(run: Run, fit: Path, val: Path, cal: Path, flow: Path, out: Path) -> di
     guards.save(guard, out / "guard.safetensors")
 
     found = scores.Detectors(flow_density, fitted, guard).score(calibration)
-    table = scores.table(found, calibration.logits, labels)
+    table = scores.table(found, calibration.logits, truth)
     calibrating = table[table["correct"] | everyone].reset_index(drop=True)
     save_table(out / "calibration.parquet", calibrating)
     counts = {"n_cal": len(table), "n_cal_correct": int(table["correct"].sum())}

@@ -12,7 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from mistakes import adaptive, artifacts, attacks, baselines, classifier, conformal, density, guard, scores
+from mistakes import adaptive, artifacts, attacks, baselines, classifier, conformal, density, guard, scores, training
 from mistakes.errors import InputError
 from mistakes.features import Batch, Extractor
 
@@ -48,10 +48,10 @@ class System:
 def system(tmp_path_factory: pytest.TempPathFactory) -> System:
     digits = load_digits()
     images, labels = (digits.images * 255 / 16).round().astype(np.uint8)[:, None], digits.target
-    schedule = classifier.Schedule(8, 32, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
+    schedule = training.Schedule(8, 32, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
     model = classifier.new("small_cnn", 8, 10, images[:900], 0)
     checkpoint = tmp_path_factory.mktemp("system") / "c.safetensors"
-    classifier.train(model, images[:900], labels[:900], schedule, CPU, lambda *_: {}, checkpoint)
+    training.train(model, images[:900], labels[:900], schedule, CPU, lambda *_: {}, checkpoint)
     model.eval().requires_grad_(False)
     extractor = Extractor(model, "penultimate", None, CPU)
     fit, cal = extractor.whole(images[:900], 500), extractor.whole(images[900:1200], 500)

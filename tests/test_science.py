@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch.nn import functional
 
-from mistakes import classifier, conformal, density, ood, resampling
+from mistakes import augment, classifier, conformal, density, ood, resampling, training
 from mistakes.errors import InputError
 
 
@@ -157,18 +157,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[classifier.Classi
     labels = rng.integers(0, 2, 400)
     images[labels == 0, :, :, :4] += 60
     images[labels == 1, :, :, 4:] += 60
-    schedule = classifier.Schedule(3, 40, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
+    schedule = training.Schedule(3, 40, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
     model = classifier.new("small_cnn", 4, 2, images, 0)
     checkpoint = tmp_path_factory.mktemp("trained") / "c.safetensors"
-    classifier.train(model, images, labels, schedule, torch.device("cpu"), lambda *_: {}, checkpoint)
+    training.train(model, images, labels, schedule, torch.device("cpu"), lambda *_: {}, checkpoint)
     return model.eval().requires_grad_(False), images, labels
 
 
 def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.device, tmp_path) -> None:
     _, images, labels = trained
-    schedule = classifier.Schedule(4, 40, 0.05, 0.9, 1e-4, True, 2, "bfloat16", 0)
+    schedule = training.Schedule(4, 40, 0.05, 0.9, 1e-4, True, 2, "bfloat16", 0)
     whole, broken = (classifier.new("small_cnn", 4, 2, images, 0) for _ in range(2))
-    classifier.train(whole, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "a")
+    training.train(whole, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "a")
 
     def stop(epoch: int, _loss: float) -> dict[str, float]:
         if epoch == 3:
@@ -176,9 +176,9 @@ def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.de
         return {}
 
     with pytest.raises(KeyboardInterrupt):
-        classifier.train(broken, images, labels, schedule, cpu, stop, tmp_path / "b")
+        training.train(broken, images, labels, schedule, cpu, stop, tmp_path / "b")
     fresh = classifier.new("small_cnn", 4, 2, images, 0)
-    history = classifier.train(fresh, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "b")
+    history = training.train(fresh, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "b")
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     for a, b in zip(whole.state_dict().values(), fresh.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -186,7 +186,7 @@ def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.de
 
 def test_augmentation_mirrors_half_and_moves_every_way(rng: np.random.Generator) -> None:
     image = torch.as_tensor(rng.random((1, 2, 6, 5), np.float32))
-    made = classifier.augment(image.expand(400, -1, -1, -1), True, 1, torch.Generator().manual_seed(0))
+    made = augment.weak(image.expand(400, -1, -1, -1), True, 1, torch.Generator().manual_seed(0))
     padded = functional.pad(image, (1, 1, 1, 1), mode="replicate")
     possible = [
         part.flip(3) if mirror else part
@@ -196,7 +196,7 @@ def test_augmentation_mirrors_half_and_moves_every_way(rng: np.random.Generator)
     counts = [int((made == part).flatten(1).all(1).sum()) for part in possible]
     assert sum(counts) == 400  # nothing else was made
     assert min(counts) > 5
-    assert torch.equal(classifier.augment(image, False, 0, torch.Generator()), image)
+    assert torch.equal(augment.weak(image, False, 0, torch.Generator()), image)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""The entries of ``classifiers`` in params.yaml, typed: which keys an entry has is decided by its ``method``."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, PlainValidator, Tag
+
+from mistakes.sections import Count, NonNegative, Positive, Section, Seed, Share
+
+
+def _labels(value: Any) -> int | str:
+    if value == "all" or (type(value) is int and value > 0):
+        return value
+    raise ValueError("all, or a number of images")
+
+
+class Trained(Section):
+    """What every classifier that is trained here states."""
+
+    labels: Annotated[int | Literal["all"], PlainValidator(_labels)]
+    seed: Seed
+    architecture: Literal["small_cnn", "resnet9", "resnet18"]
+    width: Count
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    momentum: NonNegative
+    weight_decay: NonNegative
+    flip: bool
+    shift: Annotated[int, Field(ge=0)]
+    precision: Literal["auto", "bfloat16", "float32"]
+
+
+class Supervised(Trained):
+    """Images with labels alone."""
+
+    method: Literal["supervised"]
+
+
+class SemiSupervised(Trained):
+    """All the images of fit, few with labels; module semi says what a method does with the others."""
+
+    ratio: Count
+    weight: Positive
+
+
+class FixMatch(SemiSupervised):
+    """Sohn et al. 2020."""
+
+    method: Literal["fixmatch"]
+    threshold: Share
+    average: Share
+
+
+class MeanTeacher(SemiSupervised):
+    """Tarvainen and Valpola 2017."""
+
+    method: Literal["mean_teacher"]
+    ramp: Share
+    average: Share
+
+
+class PseudoLabel(SemiSupervised):
+    """Lee 2013."""
+
+    method: Literal["pseudo_label"]
+    ramp: Share
+
+
+def _kind(entry: Any) -> Any:
+    return entry.get("method") if isinstance(entry, dict) else getattr(entry, "method", None)
+
+
+Classifier = Annotated[
+    Annotated[Supervised, Tag("supervised")]
+    | Annotated[FixMatch, Tag("fixmatch")]
+    | Annotated[MeanTeacher, Tag("mean_teacher")]
+    | Annotated[PseudoLabel, Tag("pseudo_label")],
+    Discriminator(_kind),
+]
