@@ -39,7 +39,7 @@ def main(run: Run, fit: Path, val: Path, cal: Path, flow: Path, out: Path) -> di
     table = scores.table(found, calibration.logits, truth)
     calibrating = table[table["correct"] | everyone].reset_index(drop=True)
     save_table(out / "calibration.parquet", calibrating)
-    counts = {"n_cal": len(table), "n_cal_correct": int(table["correct"].sum())}
+    counts: dict[str, float] = {"n_cal": len(table), "n_cal_correct": int(table["correct"].sum())}
     return counts | {"n_calibrating": len(calibrating), "n_val_used": int(right.sum())}
 
 

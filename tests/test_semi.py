@@ -49,8 +49,6 @@ def test_baselines_know_no_label_that_the_classifier_did_not_know(rng: np.random
     truth, logits = np.repeat([0, 1, 2], 20), rng.normal(size=(60, 3))
     known = labels.given(truth, 6, 3)
     found = labels.completed(truth, logits, 6, 3)
-    secret = truth.copy()
-    secret[np.setdiff1d(np.arange(60), known)] = 2  # other labels where none is given
     assert np.array_equal(found[known], truth[known])
     others = np.setdiff1d(np.arange(60), known)
     assert np.array_equal(found[others], logits.argmax(1)[others])
@@ -145,7 +143,9 @@ def test_the_average_is_that_of_the_weights_and_early_steps_weigh_more(digits, c
     assert torch.allclose(average.net.logits.weight, 0.9 * end + 0.1 * start, atol=1e-7)
 
 
-@pytest.mark.parametrize(("progress", "of_teacher", "of_pseudo"), [(0, 0.0067379, 0), (0.2, 0.2865048, 1 / 3), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("progress", "of_teacher", "of_pseudo"), [(0, 0.0067379, 0), (0.2, 0.2865048, 1 / 3), (1, 1, 1)]
+)
 def test_the_weight_rises_as_in_the_papers(progress: float, of_teacher: float, of_pseudo: float) -> None:
     assert semi._weight(METHODS["mean_teacher"], progress) == pytest.approx(10 * of_teacher, rel=1e-5)
     assert semi._weight(METHODS["pseudo_label"], progress) == pytest.approx(of_pseudo)
