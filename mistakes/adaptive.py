@@ -98,6 +98,9 @@ def attack(model: Target, calibration: Array, alpha: float, images: Array, label
     return Adaptive(search.images, success, search.score <= limit, attacks.linf(search.images, images), search.score)
 
 
+COLUMNS = ("target", "eps", "score", "attempted", "succeeded", "undetected", "rate", "low", "high")  # of ``rows``
+
+
 def rows(eps: float, judged: Mapping[str, tuple[Array, Mapping[str, Array]]], alpha: float, confidence: float
          ) -> list[dict[str, Any]]:  # fmt: skip
     """Return a row for every target and score: undetected successes among the attempted, and their exact interval.

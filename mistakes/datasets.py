@@ -1,7 +1,7 @@
 """Raw files to arrays, and the one split that everything after it lives by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +15,30 @@ SPLITS = ("fit", "val", "cal", "test")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images uint8 (n, channels, height, width), labels int64 (n,), and the index of each in its source, int64 (n,)."""
+    """Inputs by the names of their files, labels int64 (n,), and the index of each in its source, int64 (n,).
 
-    images: Array
+    inputs : ``images`` uint8 (n, channels, height, width); or given outputs: ``features`` and ``logits``, float32
+    (n, ...), and maybe ``early_1`` and so on.
+    """
+
+    inputs: dict[str, Array]
     labels: Array
     indices: Array
 
     def take(self, chosen: Array) -> "Labelled":
-        """Return the images at ``chosen``, int64 (m,)."""
-        return Labelled(self.images[chosen], self.labels[chosen], self.indices[chosen])
+        """Return the inputs at ``chosen``, int64 (m,)."""
+        inputs = {key: array[chosen] for key, array in self.inputs.items()}
+        return Labelled(inputs, self.labels[chosen], self.indices[chosen])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its training images, its own test images where it has them, its class names."""
+    """A data set: its training images, its own test images where it has them, its class names, its own split."""
 
     train: Labelled
     test: Labelled | None
     classes: tuple[str, ...]
+    splits: dict[str, Labelled] | None = None
 
 
 def read(dataset: str, folder: Path) -> Dataset:
@@ -44,6 +50,8 @@ def read(dataset: str, folder: Path) -> Dataset:
         return Dataset(_numbered(*_digits(folder / "digits.csv.gz"), 0), None, tuple("0123456789"))
     if dataset == "image_folder":
         return _own_images(folder)
+    if dataset == "features":
+        return _own_features(folder)
     images, labels, classes = formats.read(dataset, folder, "train")
     test_images, test_labels, _ = formats.read(dataset, folder, "test")
     test = _numbered(test_images, test_labels, len(images))
@@ -51,7 +59,7 @@ def read(dataset: str, folder: Path) -> Dataset:
 
 
 def _numbered(images: Array, labels: Array, first: int) -> Labelled:
-    return Labelled(images, labels, np.arange(first, first + len(images)))
+    return Labelled({"images": images}, labels, np.arange(first, first + len(labels)))
 
 
 def _digits(path: Path) -> tuple[Array, Array]:
@@ -85,12 +93,13 @@ def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, L
 
     def keep(part: Labelled) -> Labelled:
         rest = part.take(np.flatnonzero(np.isin(part.labels, kept)))
-        return Labelled(rest.images, renumbered[rest.labels], rest.indices)
+        return Labelled(rest.inputs, renumbered[rest.labels], rest.indices)
 
     source = dataset.test or dataset.train
     near = source.take(np.flatnonzero(np.isin(source.labels, list(out))))
     test = keep(dataset.test) if dataset.test else None
-    return Dataset(keep(dataset.train), test, tuple(names[number] for number in kept)), near
+    left = tuple(names[number] for number in kept)
+    return replace(dataset, train=keep(dataset.train), test=test, classes=left), near
 
 
 def _own_images(folder: Path) -> Dataset:
@@ -104,13 +113,30 @@ def _own_images(folder: Path) -> Dataset:
     return Dataset(train, test, tuple(description["classes"]))
 
 
+def _own_features(folder: Path) -> Dataset:
+    """Read what stage raw made of own features; indices count through the rows of the parts, in their order."""
+    description = load_json(folder / "dataset.json")
+    parts: dict[str, Labelled] = {}
+    first = 0
+    for part in description["parts"]:
+        *inputs, labels = load_arrays(folder / part, *description["arrays"], "labels")
+        named = dict(zip(description["arrays"], inputs, strict=True))
+        parts[part] = Labelled(named, labels, np.arange(first, first + len(labels)))
+        first += len(labels)
+    train, splits = parts.get("train", parts.get("fit")), parts if "fit" in parts else None
+    assert train is not None  # params.yaml is refused otherwise
+    return Dataset(train, parts.get("test"), tuple(description["classes"]), splits)
+
+
 def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> dict[str, Labelled]:
     """Split into ``fit``, ``val``, ``cal`` and ``test``: disjoint, shuffled by ``seed``.
 
     val, cal : how many training images to hold out. test : how many test images; None takes the data set's own test
     set, a number draws from it, or from the training images where there is none. Raises InputError where the data set
-    is too small, or has no test set of its own and ``test`` is None.
+    is too small, or has no test set of its own and ``test`` is None. A split that the data set comes with is taken.
     """
+    if dataset.splits is not None:
+        return dict(dataset.splits)
     order = np.random.default_rng(seed).permutation(len(dataset.train.labels))
     if dataset.test is not None:
         held_out = dataset.test

@@ -1,4 +1,4 @@
-"""The entries of ``classifiers`` in params.yaml, typed: which keys an entry has is decided by its ``method``."""
+"""The entries of ``classifiers`` in params.yaml, typed: its ``method`` or ``source`` decides which keys it has."""
 
 from typing import Annotated, Any, Literal
 
@@ -66,14 +66,32 @@ class PseudoLabel(SemiSupervised):
     ramp: Share
 
 
+class GivenOutputs(Section):
+    """Stage raw reads the outputs from files; nothing is trained, nothing is drawn, and every row has its label."""
+
+    source: Literal["features"]
+
+    @property
+    def labels(self) -> Literal["all"]:
+        """What the baselines that need labels may read."""
+        return "all"
+
+    @property
+    def seed(self) -> int:
+        """The seed by which labels would be drawn if they were few."""
+        return 0
+
+
 def _kind(entry: Any) -> Any:
-    return entry.get("method") if isinstance(entry, dict) else getattr(entry, "method", None)
+    known = entry if isinstance(entry, dict) else vars(entry)
+    return known.get("source") or known.get("method")
 
 
 Classifier = Annotated[
     Annotated[Supervised, Tag("supervised")]
     | Annotated[FixMatch, Tag("fixmatch")]
     | Annotated[MeanTeacher, Tag("mean_teacher")]
-    | Annotated[PseudoLabel, Tag("pseudo_label")],
+    | Annotated[PseudoLabel, Tag("pseudo_label")]
+    | Annotated[GivenOutputs, Tag("features")],
     Discriminator(_kind),
 ]

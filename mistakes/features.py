@@ -1,6 +1,6 @@
 """Features, early features and logits of images, batch by batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,16 @@ def load(folder: Path) -> Batch:
     early = [early_name(i) for i in range(len(list(folder.glob("early_*.npy"))))]
     features, logits, *parts = load_arrays(folder, "features", "logits", *early)
     return Batch(features, logits, tuple(parts))
+
+
+def of_sets(
+    model: Classifier | None, layer: str, early: Sequence[str] | None, batch_size: int, device: torch.device
+) -> Callable[[Path], Batch]:
+    """Return what gives the outputs of the set in a folder: of its images, or without a model those that it holds."""
+    if model is None:
+        return load
+    extractor = Extractor(model, layer, early, device)
+    return lambda folder: extractor.whole(load_arrays(folder, "images")[0], batch_size)
 
 
 class Extractor:

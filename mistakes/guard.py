@@ -11,7 +11,8 @@ Let y be the class that the classifier predicts. Each part is a score, and becom
 
 guard = max over parts of log(share / p): Bonferroni's minimum with alpha divided into shares (Genovese et al. 2006). No
 label of a training image is used. The p-values only make parts comparable; that a share alpha of successes is flagged
-is due to the calibration of the guard itself on cal, which no part has seen.
+is due to the calibration of the guard itself on cal, which no part has seen. Without early features (outputs given as
+files) confidence and density are left, and their shares are scaled to 1 in all.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from mistakes.errors import InputError
 from mistakes.tail import Tail
 
 PARTS = ("confidence", "probe", "evidence", "early_density", "density")
+LAST = ("confidence", "density")  # the parts that are left where there are no early features
 _ROWS = 1000  # scored at once
 
 
@@ -55,32 +57,41 @@ class Guard(nn.Module):
         """Make an unfitted guard for early features (n, m_i) of ``widths`` m_i and ``classes`` predicted classes."""
         super().__init__()
         self.widths, self.hidden, self.classes = list(widths), hidden, classes
+        self.names = PARTS if widths else LAST
         total = sum(widths)
         self.register_buffer("centre", torch.zeros(total))
         self.register_buffer("scale", torch.ones(total))
-        self.register_buffer("shares", torch.ones(len(PARTS), dtype=torch.double))
-        self.probe = nn.Sequential(nn.Linear(total, hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, classes))
+        self.register_buffer("shares", torch.ones(len(self.names), dtype=torch.double))
+        layers = [nn.Linear(total, hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, classes)] if widths else []
+        self.probe = nn.Sequential(*layers)
         self.gaussians: list[gaussians.State] = []  # of each block
         self.evidence_tails = nn.ModuleList(Tail() for _ in widths)
         self.early_tails = nn.ModuleList(Tail() for _ in widths)
-        self.tails = nn.ModuleList(Tail() for _ in PARTS)
+        self.tails = nn.ModuleList(Tail() for _ in self.names)
 
     def forward(self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor) -> Tensor:
         """Return the score, float64 (n,), of early features, logits (n, k) and log p(z) (n,), nats; see the module."""
         parts = self.parts(early, logits, log_density)
-        surprises = [tail(parts[name]) for name, tail in zip(PARTS, self.tails, strict=True)]
+        surprises = [tail(parts[name]) for name, tail in zip(self.names, self.tails, strict=True)]
         return (torch.stack(surprises, dim=1) + self.shares.log()).amax(1)
 
     def parts(self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor) -> dict[str, Tensor]:
-        """Return PARTS, each float64 (n,)."""
+        """Return PARTS, or LAST without early features, each float64 (n,)."""
+        last = {"confidence": _missing(logits.double(), logits.argmax(1)), "density": -log_density.double()}
+        if not self.widths:
+            return last
         posterior, marginal = self._by_block(early, logits.argmax(1))
         return {
-            "confidence": _missing(logits.double(), logits.argmax(1)),
+            "confidence": last["confidence"],
             "probe": _missing(self._probe(early), logits.argmax(1)),
             "evidence": torch.stack([t(part) for t, part in zip(self.evidence_tails, posterior, strict=True)]).sum(0),
             "early_density": torch.stack([t(part) for t, part in zip(self.early_tails, marginal, strict=True)]).sum(0),
-            "density": -log_density.double(),
+            "density": last["density"],
         }
+
+    def reweighted(self) -> dict[str, float]:
+        """Return the shares of the parts that are left where some are absent, 1 in all; else nothing."""
+        return {} if self.widths else dict(zip(self.names, self.shares.tolist(), strict=True))
 
     def _probe(self, early: Sequence[Tensor]) -> Tensor:
         return self.probe((torch.cat(tuple(early), dim=1) - self.centre) / self.scale).double()
@@ -124,11 +135,13 @@ def fit(early: Sequence[Array], logits: Array, reference: tuple[Sequence[Array],
     """
     predicted = torch.as_tensor(logits.argmax(1))
     guard = Guard([part.shape[1] for part in early], settings.hidden, logits.shape[1])
-    whole = torch.cat([torch.as_tensor(part.copy()) for part in early], dim=1)
-    guard.centre, guard.scale = whole.mean(0), whole.std(0).clamp(min=1e-6)
-    guard.gaussians = [_gaussians(torch.as_tensor(part.copy()).double(), predicted, guard.classes) for part in early]
-    _learn(guard, (whole - guard.centre) / guard.scale, predicted, settings)
-    guard.shares = torch.tensor([settings.shares[name] for name in PARTS], dtype=torch.double)
+    if guard.widths:
+        whole = torch.cat([torch.as_tensor(part.copy()) for part in early], dim=1)
+        guard.centre, guard.scale = whole.mean(0), whole.std(0).clamp(min=1e-6)
+        guard.gaussians = [_gaussians(torch.as_tensor(p.copy()).double(), predicted, guard.classes) for p in early]
+        _learn(guard, (whole - guard.centre) / guard.scale, predicted, settings)
+    guard.shares = torch.tensor([settings.shares[name] for name in guard.names], dtype=torch.double)
+    guard.shares = guard.shares if guard.widths else guard.shares / guard.shares.sum()
     tensors = _tensors(*reference, slice(None))
     with torch.no_grad():
         posterior, marginal = guard._by_block(tensors[0], tensors[1].argmax(1))

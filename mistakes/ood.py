@@ -32,14 +32,19 @@ def resembling(name: str, images: Array, test: Array, count: int, seed: int) -> 
     Colour becomes grey by the weights of ITU-R 601, grey becomes colour by repetition; another size is scaled to that
     of ``test`` (n, c, h, w), bilinear, not cropped. What has the form already stays as it is.
     """
-    chosen = images[_chosen(len(images), count, np.random.default_rng([seed, *name.encode()]))]
+    taken = images[chosen(name, len(images), count, seed)]
     channels, height, width = test.shape[1:]
-    if chosen.shape[1:] == test.shape[1:]:
-        return np.ascontiguousarray(chosen)
+    if taken.shape[1:] == test.shape[1:]:
+        return np.ascontiguousarray(taken)
     mode = "L" if channels == 1 else "RGB"
-    pictures = [Image.fromarray(x[0] if len(x) == 1 else x.transpose(1, 2, 0)).convert(mode) for x in chosen]
+    pictures = [Image.fromarray(x[0] if len(x) == 1 else x.transpose(1, 2, 0)).convert(mode) for x in taken]
     scaled = [np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)) for picture in pictures]
     return np.ascontiguousarray(np.stack(scaled).reshape(len(scaled), height, width, channels).transpose(0, 3, 1, 2))
+
+
+def chosen(name: str, n: int, count: int, seed: int) -> Array:
+    """Return which of ``n`` inputs set ``name`` takes, rising: ``count`` of them, or all where there are fewer."""
+    return _chosen(n, count, np.random.default_rng([seed, *name.encode()]))
 
 
 def _chosen(n: int, count: int, generator: np.random.Generator) -> Array:
@@ -55,11 +60,9 @@ def _digits(test: Array, count: int, generator: np.random.Generator, _patch: int
     from sklearn.datasets import load_digits
 
     grey = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
-    chosen = _chosen(len(grey), count, generator)
+    rows = _chosen(len(grey), count, generator)
     _, channels, height, width = test.shape
-    return _grey(
-        [Image.fromarray(grey[i]).resize((width, height), Image.Resampling.BILINEAR) for i in chosen], channels
-    )
+    return _grey([Image.fromarray(grey[i]).resize((width, height), Image.Resampling.BILINEAR) for i in rows], channels)
 
 
 def _fonts() -> list[Path]:

@@ -89,7 +89,7 @@ def undetected(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings)
             found = share("_", wrong & (part[f"p_{score}"].to_numpy() > settings.alpha), settings.confidence)
             rows.append({"set": name, "score": score, "attempted": len(part), "succeeded": int(wrong.sum()),
                          "undetected": found["_"], "low": found["__low"], "high": found["__high"]})  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["set", "score", "attempted", "succeeded", "undetected", "low", "high"])
 
 
 def shift(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:

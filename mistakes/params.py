@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from mistakes import entries, sections
+from mistakes import entries, raws, sections
 from mistakes.errors import InputError
 from mistakes.sections import Name, Section
 
@@ -15,7 +15,7 @@ class Params(Section):
     """All of params.yaml."""
 
     device: Literal["auto", "cpu", "cuda"]
-    raw: Annotated[sections.Fetched | sections.ImageFolder, Field(discriminator="dataset")]
+    raw: Annotated[raws.Fetched | raws.ImageFolder | raws.OwnFeatures, Field(discriminator="dataset")]
     images: sections.Images
     classifiers: Annotated[dict[Name, entries.Classifier], Field(min_length=1)]
     features: sections.Features
@@ -40,13 +40,36 @@ def parse(text: str | bytes, where: str = "params.yaml") -> Params:
         values = Params.model_validate(parse_yaml(text, where))
     except ValidationError as error:
         raise _refusal(error, where) from None
+    _check_given(values, where)
     _check_ood(values, where)
     return values
+
+
+def _check_given(values: Params, where: str) -> None:
+    """Refuse own features beside a classifier that wants images, and the other way round."""
+    given = isinstance(values.raw, raws.OwnFeatures)
+    for name, classifier in values.classifiers.items():
+        if given and not isinstance(classifier, entries.GivenOutputs):
+            expected = "{source: features}, since raw.dataset is features"
+            raise InputError(where, f"classifiers.{name}", "a network", expected)
+        if not given and isinstance(classifier, entries.GivenOutputs):
+            expected = "a network (source: features goes with raw.dataset: features)"
+            raise InputError(where, f"classifiers.{name}.source", "features", expected)
+    if given and values.images.held_out:
+        expected = "[]: the model whose outputs are given knows every class"
+        raise InputError(where, "images.held_out", values.images.held_out, expected)
 
 
 def _check_ood(values: Params, where: str) -> None:
     """Refuse OOD sets that no stage makes, and the in-distribution data set as one."""
     fetched = list(values.raw.ood)
+    if isinstance(values.raw, raws.OwnFeatures):
+        for name in values.ood.sets:
+            if name not in fetched:
+                raise InputError(where, "ood.sets", name, f"sets that raw.ood names ({', '.join(fetched) or 'none'})")
+        return
+    if not values.ood.sets:
+        raise InputError(where, "ood.sets", [], "at least one set")
     if len(set(fetched)) < len(fetched) or values.raw.dataset in fetched:
         raise InputError(where, "raw.ood", fetched, "other data sets than raw.dataset, each once")
     for name in values.ood.sets:

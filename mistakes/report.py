@@ -13,6 +13,7 @@ from PIL import Image
 
 from mistakes import plots
 from mistakes.artifacts import Array
+from mistakes.given import REASON
 
 TITLES = {
     "log_density": "log-density (flow)",
@@ -49,16 +50,27 @@ class Evidence:
     tables: dict[str, pd.DataFrame]  # of stage detection, by the names of its files
 
 
-def render(evidence: list[Evidence], images: Array, classes: list[str], alpha: float, confidence: float, resamples: int,
+@dataclass(frozen=True)
+class Inputs:
+    """The test inputs: images uint8 (n, c, h, w), None where outputs are given; their indices; names of the classes."""
+
+    images: Array | None
+    indices: Array
+    classes: list[str]
+
+
+def render(evidence: list[Evidence], inputs: Inputs, alpha: float, confidence: float, resamples: int,
            gallery: int) -> str:  # fmt: skip
-    """Return the page. ``images`` are the test images, uint8 (n, c, h, w); the page does not depend on time or host."""
+    """Return the page, which does not depend on time or host."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": percent, "p": p_value, "title": title}
     template = environment.from_string(files("mistakes").joinpath("templates/report.html.j2").read_text())
-    classifiers = [_classifier(one, images, classes, alpha, gallery) for one in evidence]
+    classifiers = [_classifier(one, inputs, alpha, gallery) for one in evidence]
+    reason = REASON if inputs.images is None else None
     return template.render(
-        classifiers=classifiers, alpha=alpha, confidence=confidence, resamples=resamples, sources=SOURCES, plain=PLAIN
-    )
+        classifiers=classifiers, alpha=alpha, confidence=confidence, resamples=resamples, sources=SOURCES, plain=PLAIN,
+        given=reason,
+    )  # fmt: skip
 
 
 def percent(share: float) -> str:
@@ -78,7 +90,7 @@ def title(name: str) -> str:
     return TITLES.get(name, name.replace("_", " "))
 
 
-def _classifier(one: Evidence, images: Array, classes: list[str], alpha: float, gallery: int) -> dict[str, Any]:
+def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> dict[str, Any]:
     tables = one.tables
     macro, detection = tables["macro"].sort_values("macro_auroc", ascending=False), tables["detection"]
     groups = {"correct": "correct", "mistakes": "mistakes"}
@@ -104,12 +116,14 @@ def _classifier(one: Evidence, images: Array, classes: list[str], alpha: float, 
         "mixtures": _mixtures(tables["mixtures"]),
         "heat": plots.heat(tables["heat"], TITLES),
         "differences": plots.differences(tables["differences"], "guard", TITLES),
-        "shift": plots.shift(tables["shift"], "guard"),
+        "shift": plots.shift(tables["shift"], "guard") if len(tables["shift"]) else None,
         "histogram": plots.histograms(tables["histogram"], groups),
         "deciles": plots.deciles(tables["deciles"]),
         "extremes": tables["deciles"].iloc[[0, -1]].to_dict("records"),
         "roc": plots.roc(tables["roc"]),
-        "gallery": _gallery(one.scores, images, classes, gallery),
+        "gallery": _gallery(one.scores, inputs, gallery),
+        "sources": [source for source in SOURCES if source in set(detection["source"])],
+        "shares": {key[12:]: value for key, value in one.scores_metrics.items() if key.startswith("guard_share.")},
     }
 
 
@@ -146,6 +160,8 @@ def _undetected(static: pd.DataFrame, adaptive: pd.DataFrame, scores: list[str])
 
 def _mixtures(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a row per score, by falling quality on the first mixture, with the values of every mixture."""
+    if not len(table):
+        return []
     first = table["mixture"].iloc[0]
     order = table[table["mixture"] == first].sort_values("augrc")["score"]
     by_score = {score: part.set_index("mixture").to_dict("index") for score, part in table.groupby("score")}
@@ -170,13 +186,14 @@ def _by_set(detection: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _gallery(scores: pd.DataFrame, images: Array, classes: list[str], count: int) -> list[dict[str, Any]]:
+def _gallery(scores: pd.DataFrame, inputs: Inputs, count: int) -> list[dict[str, Any]]:
     test = scores[scores["source"] == "id"].nlargest(count, "log_density", keep="first")
     return [
         {
-            "picture": png(images[row["index"]]),
-            "label": classes[row["label"]],
-            "prediction": classes[row["prediction"]],
+            "picture": None if inputs.images is None else png(inputs.images[row["index"]]),
+            "row": int(inputs.indices[row["index"]]),
+            "label": inputs.classes[row["label"]],
+            "prediction": inputs.classes[row["prediction"]],
             "correct": bool(row["correct"]),
             "p": row["p_log_density"],
         }

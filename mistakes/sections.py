@@ -17,7 +17,6 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-OodDatasets = list[Literal["fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"]]
 DRAWN = ("digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled")  # OOD sets that need no download
 
 
@@ -25,25 +24,6 @@ class Section(BaseModel):
     """A part of params.yaml; unknown keys and other types are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Fetched(Section):
-    """Stage raw: a data set that is fetched."""
-
-    dataset: Literal["fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn", "digits"]
-    ood: OodDatasets
-
-
-class ImageFolder(Section):
-    """Stage raw: own images, a folder for each class."""
-
-    dataset: Literal["image_folder"]
-    train: str
-    test: str | None
-    size: Annotated[int, Field(ge=8)] | None
-    channels: Literal[1, 3]
-    corrupt: Literal["refuse", "skip"]
-    ood: OodDatasets
 
 
 class Images(Section):
@@ -152,8 +132,8 @@ class Ood(Section):
     @field_validator("sets")
     @classmethod
     def _once_each(cls, sets: list[str]) -> list[str]:
-        if not sets or len(set(sets)) < len(sets):
-            raise ValueError("each set named once, at least one")
+        if len(set(sets)) < len(sets):
+            raise ValueError("each set named once")
         return sets
 
 

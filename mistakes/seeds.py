@@ -9,7 +9,13 @@ import pandas as pd
 from mistakes import detection
 from mistakes.detection import SOURCES, Settings
 
-COLUMNS = (*SOURCES, "macro")
+COLUMNS = {"mistakes": "mistakes", "adversarial": "adversarial", "ood": "OOD", "macro": "macro"}  # and their titles
+
+
+def columns_of(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the sources of failure that every training has, and ``macro``, their mean."""
+    found = [{source for source, _ in detection.evaluated(table)} for table in tables.values()]
+    return [*(source for source in SOURCES if all(source in of for of in found)), "macro"]
 
 
 def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
@@ -21,15 +27,16 @@ def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings
     """
     plain: dict[str, list[dict[str, float]]] = {score: [] for score in scores}
     resampled: dict[str, list[np.ndarray]] = {score: [] for score in scores}
+    columns = columns_of(tables)
     for number, table in enumerate(tables.values()):
         found = detection.evaluate(table, scores, replace(settings, seed=settings.seed + number))
         reference = detection.successes(table)
         for of_macro in found.macro.to_dict("records"):
             score = of_macro["score"]
             alarms = float((reference[f"p_{score}"] <= settings.alpha).mean())
-            values = {source: of_macro[f"auroc_{source}"] for source in SOURCES} | {"macro": of_macro["macro_auroc"]}
-            plain[score].append(values | {"false_alarms": alarms})
-            resampled[score].append(np.stack([found.resampled[score][column] for column in COLUMNS]))
+            values = {source: of_macro[f"auroc_{source}"] for source in columns[:-1]}
+            plain[score].append(values | {"macro": of_macro["macro_auroc"], "false_alarms": alarms})
+            resampled[score].append(np.stack([found.resampled[score][column] for column in columns]))
     # the same trainings are drawn for every score: differences between rows are paired
     rng = np.random.default_rng(settings.seed)
     drawn = rng.integers(0, len(tables), (len(tables), settings.bootstrap))
@@ -39,7 +46,7 @@ def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings
         of_images = np.stack(resampled[score])  # (trainings, columns, bootstrap)
         replicates = of_images[drawn, :, np.arange(settings.bootstrap)].mean(0)  # (bootstrap, columns)
         row: dict[str, object] = {"score": score, "false_alarms": values["false_alarms"].mean()}
-        for position, column in enumerate(COLUMNS):
+        for position, column in enumerate(columns):
             low, high = detection.interval(replicates[:, position], settings.confidence)
             row |= {column: values[column].mean(), f"{column}_low": low, f"{column}_high": high,
                     f"{column}_sd": values[column].std(ddof=1) if len(tables) > 1 else np.nan}  # fmt: skip
@@ -49,14 +56,12 @@ def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings
 
 def markdown(table: pd.DataFrame, trainings: int, confidence: float) -> str:
     """Return what across found as a Markdown table."""
-    interval = f"{100 * confidence:g} % interval"
-    lines = [
-        f"| score | mistakes ({interval}) | adversarial | OOD | macro | SD of macro over {trainings} trainings "
-        "| false alarms |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    first, *others = columns = [column for column in COLUMNS if column in table]
+    titles = [f"{COLUMNS[first]} ({100 * confidence:g} % interval)", *(COLUMNS[column] for column in others)]
+    last = f"SD of macro over {trainings} trainings | false alarms"
+    lines = [f"| score | {' | '.join(titles)} | {last} |", f"|{'---|' * (len(columns) + 3)}"]
     for row in table.to_dict("records"):
-        cells = [f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})" for c in COLUMNS]
+        cells = [f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})" for c in columns]
         last = f"{row['macro_sd']:.3f} | {100 * row['false_alarms']:.1f} %"
         lines.append(f"| {row['score'].replace('_', '-')} | {' | '.join(cells)} | {last} |")
     return "\n".join(lines) + "\n"

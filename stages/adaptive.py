@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import adaptive, attacks, baselines, conformal, density, scores
+from mistakes import adaptive, attacks, baselines, conformal, density, given, scores
 from mistakes import classifier as classifiers
 from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_arrays, save_csv
@@ -23,6 +23,8 @@ def main(
     TARGET is the detector that is attacked, or ``none`` for plain PGD, which knows of no detector. A row of the table
     is a set under one score; thresholds come from the images of ``calibration`` alone.
     """
+    if given.outputs_in(test):
+        return given.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
     section, device = run.params.adaptive, run.device
     images, labels = load_arrays(test, "images", "labels")
     model = classifiers.load(classifier).to(device)

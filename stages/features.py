@@ -1,10 +1,11 @@
-"""Extract features, early features and logits of every split, each by itself, streamed to disk."""
+"""Extract features, early features and logits of every split, each by itself, streamed to disk, or take given ones."""
 
 from pathlib import Path
 
 from mistakes import classifier as classifiers
+from mistakes import given
 from mistakes.artifacts import load_arrays, save_arrays, save_batches
-from mistakes.features import Extractor
+from mistakes.features import Extractor, load
 from mistakes.stage import Run, stage
 
 
@@ -12,8 +13,14 @@ from mistakes.stage import Run, stage
 def main(run: Run, classifier: Path, fit: Path, val: Path, cal: Path, test: Path, out: Path) -> None:
     """Write out/SPLIT/{features,early_1,early_2,...,logits,labels}.npy for each split."""
     section = run.params.features
+    splits = (fit, val, cal, test)
+    if given.outputs_in(fit):
+        for split in splits:
+            (labels,) = load_arrays(split, "labels")
+            save_arrays(out / split.name, **load(split).arrays(), labels=labels)
+        return
     extractor = Extractor(classifiers.load(classifier), section.layer, section.early, run.device)
-    for split in (fit, val, cal, test):
+    for split in splits:
         images, labels = load_arrays(split, "images", "labels")
         batches = (batch.arrays() for batch in extractor.batches(images, section.batch_size))
         save_batches(out / split.name, len(images), batches)

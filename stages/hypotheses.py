@@ -46,6 +46,8 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
                 results.append(
                     hypotheses.test(hypothesis, name, registered.family, registered.test, compared, settings)
                 )  # fmt: skip
+    if not results:
+        raise InputError(scores, "failures", "none", "a misclassified test input, a successful attack or an OOD set")
     rows = hypotheses.adjusted(results, section.alpha, section.smallest_a12)
     checked = controls.all_of(
         sample(mistakes, successes, False), train["log_density"].to_numpy(),

@@ -10,7 +10,7 @@ from mistakes.stage import Run, stage
 @stage
 def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
     """Write out/SPLIT/{images,labels,indices}.npy for each split and for held_out (near OOD, often empty), classes.json
-    and the counts.
+    and the counts; of own features {features,logits,early_1,...} instead of images.
     """
     description = load_json(raw / "dataset.json")
     section = run.params.images
@@ -18,7 +18,7 @@ def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
     parts = datasets.split(dataset, section.val, section.cal, section.test, section.seed)
     parts["held_out"] = held_out
     for split, part in parts.items():
-        save_arrays(out / split, images=part.images, labels=part.labels, indices=part.indices)
+        save_arrays(out / split, **part.inputs, labels=part.labels, indices=part.indices)
     save_json(out / "classes.json", dataset.classes)
     skipped = sum(len(files) for files in description.get("skipped", {}).values())
     return {f"n.{split}": len(part.labels) for split, part in parts.items()} | {"n.skipped": skipped}

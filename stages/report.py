@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mistakes import report
+from mistakes import given, report
 from mistakes.artifacts import load_arrays, load_csv, load_json, load_table, save_text
 from mistakes.stage import Run, stage
 
@@ -33,10 +33,12 @@ def main(
         )
         for name in run.params.classifiers
     ]
-    (images,) = load_arrays(test, "images")
+    (indices,) = load_arrays(test, "indices")
+    images = None if given.outputs_in(test) else np.asarray(load_arrays(test, "images")[0])
+    inputs, detected = report.Inputs(images, indices, load_json(classes)), run.params.detection
     page = report.render(
-        evidence, np.asarray(images), load_json(classes), run.params.detection.alpha, run.params.detection.confidence,
-        run.params.hypotheses.resamples, run.params.report.gallery,
+        evidence, inputs, detected.alpha, detected.confidence, run.params.hypotheses.resamples,
+        run.params.report.gallery,
     )  # fmt: skip
     save_text(out / "report.html", page)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import baselines, conformal, density, features, scores
+from mistakes import baselines, conformal, density, features, given, scores
 from mistakes import classifier as classifiers
 from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_table
@@ -18,9 +18,9 @@ def main(
     adversarial: Path, ood: Path, held_out: Path, corruptions: Path, out: Path,
 ) -> dict[str, float]:  # fmt: skip
     """Write out/scores.parquet: a row per input, a column per score and, with the prefix p_, its conformal p-value."""
-    section = run.params.features
     detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
-    extractor = features.Extractor(classifiers.load(classifier), section.layer, section.early, run.device)
+    network = None if given.outputs_in(held_out) else classifiers.load(classifier)
+    outputs = features.of_sets(network, **run.params.features.model_dump(), device=run.device)
     calibrated = load_table(calibration)
 
     def rows(source: str, name: str, batch: features.Batch, labels: np.ndarray, index: np.ndarray) -> pd.DataFrame:
@@ -38,18 +38,21 @@ def main(
     some = np.sort(np.random.default_rng(0).permutation(len(labels_fit))[: len(labels)])  # as many as in test
     parts.append(rows("fit", "fit", features.load(fit).take(some), labels_fit[some], some))
     for source, root in (("adversarial", adversarial), ("shifted", corruptions)):
-        for folder in sorted(root.iterdir()):
-            images, origin = load_arrays(folder, "images", "origin")
-            parts.append(rows(source, folder.name, extractor.whole(images, section.batch_size), labels[origin], origin))
-    for folder in [*sorted(ood.iterdir()), held_out]:
-        (images,) = load_arrays(folder, "images")
-        if len(images):
-            batch = extractor.whole(images, section.batch_size)
-            parts.append(rows("ood", folder.name, batch, np.full(len(images), -1), np.arange(len(images))))
+        for folder in given.folders(root):
+            _, origin = load_arrays(folder, "images", "origin")
+            parts.append(rows(source, folder.name, outputs(folder), labels[origin], origin))
+    near = [held_out] if len(load_arrays(held_out, "labels")[0]) else []
+    for folder in [*given.folders(ood), *near]:
+        n = len((batch := outputs(folder)).logits)
+        parts.append(rows("ood", folder.name, batch, np.full(n, -1), np.arange(n)))
     table = pd.concat(parts, ignore_index=True)
     save_table(out / "scores.parquet", table)
     gaussian = density.evaluate(detectors.density.gaussian_log_prob, stored.features)
-    return {f"n.{name}": int(count) for name, count in table["set"].value_counts(sort=False).items()} | {
+    metrics: dict[str, float] = {
+        f"n.{name}": int(count) for name, count in table["set"].value_counts(sort=False).items()
+    }
+    metrics |= {f"guard_share.{name}": share for name, share in detectors.guard.reweighted().items()}
+    return metrics | {
         "accuracy_test": float(parts[0]["correct"].mean()),
         "nll_test": float(parts[0]["log_density"].mean()),
         "nll_test_gaussian": -float(gaussian.mean(dtype=np.float64)),

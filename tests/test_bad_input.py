@@ -151,7 +151,7 @@ def test_fashion_mnist_files_are_read_and_split_without_overlap(tmp_path: Path, 
         idx(tmp_path / f"{part}-images-idx3-ubyte.gz", arrays[part][0])
         idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", arrays[part][1])
     dataset = datasets.read("fashion_mnist", tmp_path)
-    assert np.array_equal(dataset.train.images[:, 0], arrays["train"][0])
+    assert np.array_equal(dataset.train.inputs["images"][:, 0], arrays["train"][0])
     assert np.array_equal(dataset.test.labels, arrays["t10k"][1])
     parts = datasets.split(dataset, 10, 15, None, 0)
     assert {name: len(part.labels) for name, part in parts.items()} == {"fit": 35, "val": 10, "cal": 15, "test": 20}

@@ -340,12 +340,12 @@ def test_corruptions_grow_with_severity_and_are_deterministic(kind: str, shape: 
 
 def digits(n: int = 60) -> datasets.Labelled:
     labels = np.arange(n) % 5
-    return datasets.Labelled(np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1), labels, np.arange(n))
+    return datasets.Labelled({"images": np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1)}, labels, np.arange(n))
 
 
 def test_held_out_classes_are_nowhere_else_and_the_rest_is_renumbered() -> None:
     train, test = digits(), digits(20)
-    dataset = datasets.Dataset(train, datasets.Labelled(test.images, test.labels, test.indices + 60), tuple("abcde"))
+    dataset = datasets.Dataset(train, datasets.Labelled(test.inputs, test.labels, test.indices + 60), tuple("abcde"))
     left, near = datasets.hold_out(dataset, ["b", 3])
     assert left.classes == ("a", "c", "e")
     assert sorted(set(near.labels)) == [1, 3]
@@ -366,8 +366,8 @@ def test_holding_nothing_out_changes_nothing_and_leaves_an_empty_array_of_the_ri
     same, near = datasets.hold_out(dataset, [])
     assert same.classes == dataset.classes
     assert np.array_equal(same.train.labels, dataset.train.labels)
-    assert near.images.shape == (0, 1, 1, 1)
-    assert near.images.dtype == np.uint8
+    assert near.inputs["images"].shape == (0, 1, 1, 1)
+    assert near.inputs["images"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("classes", [["z"], [5], [-1], ["a", "1"]])

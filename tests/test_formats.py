@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 from test_bad_input import SMOKE, idx, refused, run
 
-from mistakes import artifacts, datasets, formats, ood, params, sections, sources
+from mistakes import artifacts, datasets, formats, ood, params, raws, sources
 from mistakes.errors import InputError
 
 NAMES = sources.TORCHVISION
@@ -69,7 +69,7 @@ def test_every_format_is_read_as_it_was_written(dataset: str, tmp_path: Path, rn
     written = write(tmp_path, dataset, rng)
     found = datasets.read(dataset, tmp_path)
     for part, (images, labels) in (("train", written["train"]), ("test", written["test"])):
-        assert np.array_equal(getattr(found, part).images, images)
+        assert np.array_equal(getattr(found, part).inputs["images"], images)
         assert np.array_equal(getattr(found, part).labels, labels)
     assert len(found.classes) == (3 if dataset in formats.CIFAR else 10)
     assert len({*found.train.indices, *found.test.indices}) == len(found.train.labels) + len(found.test.labels)
@@ -134,7 +134,7 @@ def test_the_pinned_md5_sums_are_torchvision_s() -> None:
         _, file, md5 = known.SVHN.split_list[part]
         assert sources.CHECKSUMS["svhn"][file] == f"md5:{md5}"
     assert set(params.parse(SMOKE).raw.ood) <= set(NAMES)
-    assert set(NAMES) == set(sections.OodDatasets.__args__[0].__args__)
+    assert set(NAMES) == set(raws.OodDatasets.__args__[0].__args__)
 
 
 @pytest.mark.parametrize("dataset", ["kmnist", "cifar100", "svhn"])  # Fashion-MNIST: test_bad_input

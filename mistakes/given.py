@@ -1,0 +1,45 @@
+"""A model that is no image network: its features and logits are given, and there is nothing to attack or corrupt.
+
+Where outputs are given, the folder of a split or an OOD set holds features.npy and logits.npy instead of images.npy.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mistakes.artifacts import load_arrays, save_json, save_tensors, save_text
+
+REASON = "outputs are given as files: there is no image to change and no network to run"
+
+
+def outputs_in(folder: Path) -> bool:
+    """Tell whether ``folder`` holds given outputs, not images."""
+    return (folder / "features.npy").is_file()
+
+
+def decline(stage: str, sets: Path, table: Path | None = None, columns: Sequence[str] = ()) -> dict[str, float]:
+    """Say in one line why a stage does nothing, and return its metrics, none.
+
+    ``sets``, the folder of its sets, then holds the reason and no set; ``table``, where it writes one, has no row.
+    """
+    print(f"{stage}: nothing to do: {REASON}", flush=True)
+    save_json(sets / "skipped.json", {"reason": REASON})
+    if table is not None:
+        save_text(table, ",".join(columns) + "\n")
+    return {}
+
+
+def classify(fit: Path, val: Path, out: Path) -> dict[str, float]:
+    """Write what stage classifier writes, without a network: a file that says so, an empty history, accuracies."""
+    print(f"classifier: nothing to do: {REASON}", flush=True)
+    save_tensors(out / "model.safetensors", {}, {"name": "given"})
+    save_text(out / "history.csv", "epoch,loss,accuracy_val\n")
+    found: dict[str, float] = {"epochs": 0}
+    for part in (fit, val):
+        logits, labels = load_arrays(part, "logits", "labels")
+        found[f"accuracy_{part.name}"] = float((logits.argmax(1) == labels).mean())
+    return found
+
+
+def folders(root: Path) -> list[Path]:
+    """Return the folders of sets, by name; there is none where a stage had nothing to do."""
+    return sorted(path for path in root.iterdir() if path.is_dir())
