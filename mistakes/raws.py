@@ -41,4 +41,4 @@ class OwnFeatures(Section):
     def _whole(cls, parts: dict[str, str]) -> dict[str, str]:
         if set(parts) not in ({"train"}, {"train", "test"}, {"fit", "val", "cal", "test"}):
             raise ValueError("train, or train and test, or fit, val, cal and test")
-        return parts
+        return {name: parts[name] for name in ("train", "fit", "val", "cal", "test") if name in parts}
