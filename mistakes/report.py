@@ -13,6 +13,7 @@ from PIL import Image
 
 from mistakes import plots
 from mistakes.artifacts import Array
+from mistakes.compare import Comparison
 from mistakes.given import REASON
 
 TITLES = {
@@ -60,8 +61,8 @@ class Inputs:
 
 
 def render(evidence: list[Evidence], inputs: Inputs, alpha: float, confidence: float, resamples: int,
-           gallery: int) -> str:  # fmt: skip
-    """Return the page, which does not depend on time or host."""
+           gallery: int, comparison: Comparison | None = None) -> str:  # fmt: skip
+    """Return the page, which does not depend on time or host; ``comparison`` where there are several classifiers."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": percent, "p": p_value, "title": title}
     template = environment.from_string(files("mistakes").joinpath("templates/report.html.j2").read_text())
@@ -69,7 +70,7 @@ def render(evidence: list[Evidence], inputs: Inputs, alpha: float, confidence: f
     reason = REASON if inputs.images is None else None
     return template.render(
         classifiers=classifiers, alpha=alpha, confidence=confidence, resamples=resamples, sources=SOURCES, plain=PLAIN,
-        given=reason,
+        given=reason, comparison=comparison,
     )  # fmt: skip
 
 

@@ -4,14 +4,26 @@ from pathlib import Path
 
 import numpy as np
 
-from mistakes import given, report
+from mistakes import compare, given, report
 from mistakes.artifacts import load_arrays, load_csv, load_json, load_table, save_text
+from mistakes.detection import Settings
 from mistakes.stage import Run, stage
 
 TABLES = (
     "detection", "macro", "heat", "differences", "mixtures", "false_alarms", "flagged", "undetected", "shift", "roc",
     "histogram", "deciles",
 )  # fmt: skip
+
+
+def compared(evidence: list[report.Evidence], together: list[tuple[str, ...]], run: Run) -> compare.Comparison:
+    """Return what several classifiers show side by side."""
+    section = run.params.detection
+    settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
+    scores, macros, hypotheses = (
+        {one.name: of(one) for one in evidence}
+        for of in (lambda e: e.scores, lambda e: e.tables["macro"], lambda e: e.hypotheses)
+    )
+    return compare.compare(scores, macros, hypotheses, together, settings)
 
 
 @stage
@@ -36,9 +48,10 @@ def main(
     (indices,) = load_arrays(test, "indices")
     images = None if given.outputs_in(test) else np.asarray(load_arrays(test, "images")[0])
     inputs, detected = report.Inputs(images, indices, load_json(classes)), run.params.detection
+    entries = {name: entry.model_dump() for name, entry in run.params.classifiers.items()}
     page = report.render(
         evidence, inputs, detected.alpha, detected.confidence, run.params.hypotheses.resamples,
-        run.params.report.gallery,
+        run.params.report.gallery, compared(evidence, compare.groups(entries), run) if len(evidence) > 1 else None,
     )  # fmt: skip
     save_text(out / "report.html", page)
 

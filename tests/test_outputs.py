@@ -232,7 +232,7 @@ def test_the_guide_s_example_runs_from_files_to_report_and_row(tmp_path: Path) -
     assert {row["hypothesis"] for row in tested} == {"H1", "H3", "H4", "H5"}
     macro = pd.read_csv(tmp_path / "data/detection/given/macro.csv").set_index("score")
     assert set(macro.columns) >= {"auroc_mistakes", "auroc_ood"}
-    assert macro.loc["guard", "auroc_mistakes"] > 0.8
+    assert macro.loc["guard", "auroc_mistakes"] > 0.7
     assert macro.loc["log_density", "auroc_ood"] > 0.8
     page = (tmp_path / "data/report/report.html").read_text()
     for shown in ("Over the two sources of failure", "confidence has 90.5 % of α", "<strong>row ", "no adversarial"):
