@@ -12,6 +12,7 @@ import pandas as pd
 
 from mistakes import delong, detection, seeds
 from mistakes.detection import Settings
+from mistakes.resampling import bootstrap_weights
 
 FIXED = ("guard", "log_density", "msp")  # compared always; beside them the best baseline of each line
 
@@ -80,18 +81,20 @@ def _line(
 
 
 def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> tuple[float, float, float]:
-    """Return the mean accuracy on test images with its interval: exact of one training, of several a bootstrap."""
-    right = [table.loc[table["source"] == "id", "correct"].to_numpy(dtype=bool) for table in tables]
+    """Return the mean accuracy on test images with its interval: exact of one training, of several a bootstrap.
+
+    The trainings are judged on the same images, so that one resample of images holds for all.
+    """
+    right = np.stack([table.loc[table["source"] == "id", "correct"].to_numpy(dtype=np.float32) for table in tables])
     if len(tables) == 1:
-        found = detection.share("_", right[0], settings.confidence)
+        found = detection.share("_", right[0] > 0, settings.confidence)
         return found["_"], found["__low"], found["__high"]
     rng = np.random.default_rng(settings.seed)
-    means, sizes = np.array([part.mean() for part in right]), np.array([len(part) for part in right])
-    # the resampled share of n images is a binomial one
-    of_images = rng.binomial(sizes[:, None], means[:, None], (len(right), settings.bootstrap)) / sizes[:, None]
+    n = right.shape[1]
+    of_images = np.hstack([right @ weights / n for weights in bootstrap_weights(n, settings.bootstrap, rng)])
     drawn = rng.integers(0, len(right), of_images.shape)
     resampled = np.take_along_axis(of_images, drawn, axis=0).mean(axis=0)
-    return float(means.mean()), *detection.interval(resampled, settings.confidence)
+    return float(right.mean(dtype=np.float64)), *detection.interval(resampled, settings.confidence)
 
 
 def _side_by_side(hypotheses: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
