@@ -65,12 +65,17 @@ def evaluated(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> Evaluation:
     """Evaluate every score on every set of failures, against all successes, with percentile bootstrap intervals.
 
-    Failures and successes are resampled by themselves, each set of failures for itself, and all scores alike.
+    Images are resampled: a test image is drawn with all that comes of it, right or wrong, attacked by this or that. So
+    means over attacks know that these attack the same images, and two tables of the same images are resampled alike.
     """
     failures, reference = evaluated(table), successes(table)
+    n = int((table["source"] == "id").sum())
     # one set of weights for all: differences between scores, and means over sets, are those of paired resamples
-    of_successes = _weights(len(reference), settings, 0)
-    of_failures = [_weights(len(part), settings, number) for number, part in enumerate(failures.values(), start=1)]
+    of_successes = _weights(reference, "test", n, settings)
+    of_failures = [
+        _weights(part, name, len(part), settings) if source == "ood" else _weights(part, "test", n, settings)
+        for (source, name), part in failures.items()
+    ]
     rows: list[list[dict[str, object]]] = []
     resampled = {}
     for score in scores:
@@ -101,10 +106,16 @@ def _macro(detection: pd.DataFrame, resampled: Mapping[str, Mapping[str, Array]]
     return pd.DataFrame(rows)
 
 
-def _weights(n: int, settings: Settings, stream: int) -> list[Array]:
-    """Return weights (n, 1) of ones, the sample as it is, and then those of its resamples, in batches."""
-    rng = np.random.default_rng([settings.seed, stream])
-    return [np.ones((n, 1), np.float32), *bootstrap_weights(n, settings.bootstrap, rng)]
+def _weights(part: pd.DataFrame, images: str, n: int, settings: Settings) -> list[Array]:
+    """Return weights (m, 1) of ones, the m rows of ``part`` as they are, and then those of resamples, in batches.
+
+    images, n : the name of the set of images that the column ``index`` counts in, and their number. A resample that
+    happens to hold no row of a small ``part`` is replaced by the rows as they are.
+    """
+    rng = np.random.default_rng([settings.seed, *images.encode()])
+    index = part["index"].to_numpy()
+    drawn = (weights[index] for weights in bootstrap_weights(n, settings.bootstrap, rng))
+    return [np.ones((len(part), 1), np.float32), *(np.where(w.any(axis=0), w, np.float32(1)) for w in drawn)]
 
 
 def _measure(

@@ -1,7 +1,6 @@
 """Several trainings of one classifier: what a score does on average, with an interval over seeds and images."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,15 +20,16 @@ def columns_of(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
     """Return a row per score: mean AUROC over trainings of each source and ``macro``, with _low, _high and _sd.
 
-    tables : the score table of each training. The intervals resample trainings and, within each, images (a two-level
-    percentile bootstrap); with three trainings they cannot show more spread than the three have. _sd is the standard
-    deviation over trainings (n - 1). Also false_alarms, the mean share of correct test images flagged at alpha.
+    tables : the score table of each training. The intervals resample trainings and images (a crossed percentile
+    bootstrap: one resample of images holds for all trainings, which are judged on the same ones); with three trainings
+    they cannot show more spread than the three have. _sd is the standard deviation over trainings (n - 1). Also
+    false_alarms, the mean share of correct test images flagged at alpha.
     """
     plain: dict[str, list[dict[str, float]]] = {score: [] for score in scores}
     resampled: dict[str, list[np.ndarray]] = {score: [] for score in scores}
     columns = columns_of(tables)
-    for number, table in enumerate(tables.values()):
-        found = detection.evaluate(table, scores, replace(settings, seed=settings.seed + number))
+    for table in tables.values():
+        found = detection.evaluate(table, scores, settings)
         reference = detection.successes(table)
         for of_macro in found.macro.to_dict("records"):
             score = of_macro["score"]

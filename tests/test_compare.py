@@ -25,7 +25,8 @@ def scored(rng: np.random.Generator, shift: float, n: int = 400, ood: bool = Tru
         )
         for source, name, correct, mean, size in sets
     ]
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(index=table.groupby("source").cumcount())  # counts test images, and images of noise
 
 
 def test_entries_that_differ_in_their_seed_alone_belong_together() -> None:

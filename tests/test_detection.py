@@ -1,5 +1,6 @@
 """Detection against second implementations, published identities and simulation."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,19 @@ import pytest
 from scipy import integrate, stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mistakes import conformal, corruptions, datasets, delong, detection, operating, params, resampling, risk, roc
+from mistakes import (
+    conformal,
+    corruptions,
+    datasets,
+    delong,
+    detection,
+    operating,
+    params,
+    resampling,
+    risk,
+    roc,
+    seeds,
+)
 from mistakes.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +101,46 @@ def test_evaluation_agrees_with_plain_formulas_and_skips_what_is_no_failure(tabl
     for score in SCORES:
         assert heat[score].mean() == pytest.approx(macro.loc[score, "macro_auroc"])
         assert heat[score, "ood"] == pytest.approx(macro.loc[score, "auroc_ood"])
+
+
+def test_an_image_is_resampled_with_all_that_comes_of_it(table) -> None:
+    """A second attack, or a second training, that gives the same outputs on the same images is no new evidence."""
+    attack = table.query("set == 'b'")
+    twice = detection.evaluate(pd.concat([table, attack.assign(set="c")], ignore_index=True), SCORES, SETTINGS)
+    once = detection.evaluate(table.query("set != 'a'"), SCORES, SETTINGS)
+    both = detection.evaluate(pd.concat([table.query("set != 'a'"), attack.assign(set="c")]), SCORES, SETTINGS)
+    assert both.resampled["msp"]["adversarial"] == pytest.approx(once.resampled["msp"]["adversarial"])
+    assert twice.sets.query("set == 'b'")["auroc_low"].tolist() == twice.sets.query("set == 'c'")["auroc_low"].tolist()
+    trainings = seeds.across({"x": table, "y": table, "z": table}, SCORES, SETTINGS).set_index("score")
+    alone = detection.evaluate(table, SCORES, SETTINGS).macro.set_index("score")
+    for bound in ("", "_low", "_high"):
+        assert trainings[f"macro{bound}"][list(SCORES)].tolist() == pytest.approx(
+            alone[f"macro_auroc{bound}"][list(SCORES)].tolist()
+        )
+
+
+def test_intervals_cover_as_often_as_stated(rng: np.random.Generator) -> None:
+    """AUROC of right against wrong answers, and its mean over two attacks on the same images, in fresh samples."""
+    settings, covered, repetitions = replace(SETTINGS, bootstrap=200, confidence=0.9), np.zeros(2), 250
+    truth = stats.norm.cdf(1 / np.sqrt(2))  # of scores one standard deviation apart
+    for _ in range(repetitions):
+        n, m = 200, 60
+        wrong = rng.random(n) < 0.3
+        own = rng.normal(size=m)  # of an attacked image, whatever the attack
+        attacks = [own * 0.8 + 0.6 * rng.normal(size=m) + 1 for _ in range(2)]
+        clean = pd.DataFrame({"source": "id", "set": "test", "index": np.arange(n), "correct": ~wrong,
+                              "x": wrong + rng.normal(size=n), "p_x": 0.5})  # fmt: skip
+        parts = [clean] + [
+            pd.DataFrame(
+                {"source": "adversarial", "set": str(i), "index": np.arange(m), "correct": False, "x": x, "p_x": 0.5}
+            )
+            for i, x in enumerate(attacks)
+        ]
+        found = detection.evaluate(pd.concat(parts), ("x",), settings).resampled["x"]
+        for place, source in enumerate(("mistakes", "adversarial")):
+            low, high = detection.interval(found[source], 0.9)
+            covered[place] += low <= truth <= high
+    assert np.abs(covered / repetitions - 0.9).max() < 0.06
 
 
 def test_shares_have_clopper_and_pearson_s_interval() -> None:
