@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mistakes.artifacts import Array
-from mistakes.classifier import Classifier, to_unit
+from mistakes.classifier import to_unit
 from mistakes.compat import advertorch_attacks
 from mistakes.errors import InputError
+from mistakes.models import Model
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Trial:
     success: Array  # bool (n,)
 
 
-def initially_correct(model: Classifier, images: Array, labels: Array, wanted: int, seed: int,
+def initially_correct(model: Model, images: Array, labels: Array, wanted: int, seed: int,
                       device: torch.device, batch_size: int) -> Array:  # fmt: skip
     """Return the positions, int64 (m,), of ``wanted`` correctly classified images in an order drawn by ``seed``.
 
@@ -57,13 +58,13 @@ def initially_correct(model: Classifier, images: Array, labels: Array, wanted: i
 
 
 @torch.no_grad()
-def predict(model: Classifier, images: Array, device: torch.device, batch_size: int) -> Array:
+def predict(model: Model, images: Array, device: torch.device, batch_size: int) -> Array:
     """Return the predicted class, int64 (n,), of each uint8 image (n, c, h, w)."""
     parts = [model(to_unit(images[i : i + batch_size], device)).argmax(1) for i in range(0, len(images), batch_size)]
     return torch.cat(parts).cpu().numpy()
 
 
-def run(model: Classifier, images: Array, labels: Array, attack: str, norm: str,
+def run(model: Model, images: Array, labels: Array, attack: str, norm: str,
         arguments: Mapping[str, float], seed: int, device: torch.device, batch_size: int) -> Attacked:  # fmt: skip
     """Attack uint8 images (n, c, h, w) of which all are classified as ``labels`` (n,).
 
@@ -76,7 +77,7 @@ def run(model: Classifier, images: Array, labels: Array, attack: str, norm: str,
     adversary = _adversary(model, attack, dict(arguments))
     aim = labels
     if getattr(adversary, "targeted", False):
-        classes = model.architecture.classes
+        classes = model.classes
         aim = (labels + np.random.default_rng(seed).integers(1, classes, len(labels))) % classes
     passes: list[None] = []
     watched = model.register_forward_hook(lambda _model, _inputs, logits: _count_backward(logits, passes))
@@ -134,7 +135,7 @@ def _change(stored: Array, clean: Array) -> Array:
     return (stored.astype(np.float32) - clean).reshape(len(clean), -1) / 255
 
 
-def _adversary(model: Classifier, attack: str, arguments: dict[str, float]) -> Any:
+def _adversary(model: Model, attack: str, arguments: dict[str, float]) -> Any:
     attacks = advertorch_attacks()
     known = sorted(name for name, value in vars(attacks).items() if inspect.isclass(value) and "Attack" in name)
     key = "adversarial.attacks"
@@ -146,11 +147,21 @@ def _adversary(model: Classifier, attack: str, arguments: dict[str, float]) -> A
         if name not in accepted:
             raise InputError("params.yaml", f"{key} ({attack}).arguments", name, f"one of {', '.join(accepted[1:])}")
     if "num_classes" in accepted:
-        arguments["num_classes"] = model.architecture.classes
+        arguments["num_classes"] = model.classes
     return kind(model, **arguments)
 
 
-def check_gradients(model: Classifier, images: Array, labels: Array, most: float, device: torch.device,
+def require_gradient(model: Model, images: Array, device: torch.device) -> None:
+    """Raise InputError where the logits of uint8 images (n, c, h, w) have no gradient with respect to the images."""
+    x = to_unit(images[:1], device).requires_grad_()
+    try:
+        torch.autograd.grad(model(x).sum(), x)
+    except RuntimeError as error:
+        expected = "a classifier that can be differentiated: adversarial images are found by descent"
+        raise InputError("classifier", "gradient", f"absent ({str(error).splitlines()[0]})", expected) from None
+
+
+def check_gradients(model: Model, images: Array, labels: Array, most: float, device: torch.device,
                     batch_size: int) -> float:  # fmt: skip
     """Return the share of uint8 images (n, c, h, w) at which the cross-entropy has a gradient of exactly zero.
 

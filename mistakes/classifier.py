@@ -36,6 +36,7 @@ class Classifier(nn.Module):
         """``mean`` and ``std``, float32 (c,), are those of the images that the network is trained on."""
         super().__init__()
         self.architecture = architecture
+        self.classes = architecture.classes
         self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
         self.register_buffer("std", std.reshape(1, -1, 1, 1))
         build, self.penultimate, self.blocks = {
@@ -138,7 +139,7 @@ def to_unit(images: Array | Tensor, device: torch.device | None = None) -> Tenso
 
 
 @torch.no_grad()
-def accuracy(model: Classifier, images: Array, labels: Array, device: torch.device, batch_size: int = 1000) -> float:
+def accuracy(model: nn.Module, images: Array, labels: Array, device: torch.device, batch_size: int = 1000) -> float:
     """Return the share of images (n, c, h, w), uint8, whose prediction is their label."""
     model.eval()
     right = 0

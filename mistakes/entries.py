@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PlainValidator, Tag
+from pydantic import Discriminator, Field, PlainValidator, Tag, field_validator
 
 from mistakes.sections import Count, NonNegative, Positive, Section, Seed, Share
 
@@ -82,6 +82,63 @@ class GivenOutputs(Section):
         return 0
 
 
+class Own(Section):
+    """What every classifier that was trained elsewhere states: the input that it was trained with."""
+
+    mean: list[float]
+    std: list[Positive]
+    channels: Literal[1, 3]
+    size: Count | None
+
+    @property
+    def labels(self) -> Literal["all"]:
+        """Baselines are fitted with the labels of fit: which labels the classifier had is not known here."""
+        return "all"
+
+    @property
+    def seed(self) -> int:
+        """The seed by which labels would be drawn if they were few."""
+        return 0
+
+
+class Code(Own):
+    """A network that Python code builds."""
+
+    arguments: dict[str, bool | int | float | str]
+    layer: str
+    early: list[str]
+
+    @field_validator("arguments")
+    @classmethod
+    def _no_weights(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if found := {"pretrained", "weights", "weights_backbone", "checkpoint_path"} & arguments.keys():
+            raise ValueError(f"no {', '.join(sorted(found))}: weights are a safetensors file, named by the key weights")
+        return arguments
+
+
+class Entrypoint(Code):
+    """A function of the user's that returns an nn.Module; without ``weights`` it comes with its own."""
+
+    source: Literal["entrypoint"]
+    entrypoint: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    weights: str | None
+
+
+class Library(Code):
+    """A model of torchvision or timm, by its name."""
+
+    source: Literal["torchvision", "timm"]
+    name: Annotated[str, Field(pattern=r"^[\w.]+$")]
+    weights: str
+
+
+class Archive(Own):
+    """A TorchScript or torch.export file, which returns (features, logits, early_1, ...)."""
+
+    source: Literal["torchscript", "torch_export"]
+    path: str
+
+
 def _kind(entry: Any) -> Any:
     known = entry if isinstance(entry, dict) else vars(entry)
     return known.get("source") or known.get("method")
@@ -92,6 +149,11 @@ Classifier = Annotated[
     | Annotated[FixMatch, Tag("fixmatch")]
     | Annotated[MeanTeacher, Tag("mean_teacher")]
     | Annotated[PseudoLabel, Tag("pseudo_label")]
-    | Annotated[GivenOutputs, Tag("features")],
+    | Annotated[GivenOutputs, Tag("features")]
+    | Annotated[Entrypoint, Tag("entrypoint")]
+    | Annotated[Library, Tag("torchvision")]
+    | Annotated[Library, Tag("timm")]
+    | Annotated[Archive, Tag("torchscript")]
+    | Annotated[Archive, Tag("torch_export")],
     Discriminator(_kind),
 ]

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mistakes import layers
 from mistakes.artifacts import Array, load_arrays
 from mistakes.classifier import Classifier, to_unit
 from mistakes.errors import InputError
+from mistakes.models import Model
 
 
 @dataclass(frozen=True)
@@ -66,25 +68,24 @@ def of_sets(
 class Extractor:
     """A classifier that also gives the output of some of its layers."""
 
-    def __init__(self, model: Classifier, layer: str, early: Sequence[str] | None, device: torch.device) -> None:
-        """Look up the layers, nodes of the network's graph as torchvision names them.
+    def __init__(self, model: Model, layer: str, early: Sequence[str] | None, device: torch.device) -> None:
+        """Look up the layers, as module layers names them.
 
         layer : of the features, or ``penultimate``. early : of the early features; None: the classifier's blocks.
         Raises InputError naming the layers there are.
         """
-        from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
-
-        nodes = get_graph_node_names(model.eval())[1]
+        nodes = layers.names(model)
         self._node = model.penultimate if layer == "penultimate" else layer
         self._blocks = tuple(model.blocks if early is None else early)
         self._logits = nodes[-1]
         for key, node in [("layer", self._node), *(("early", block) for block in self._blocks)]:
-            # a module that holds others is no node itself, but its name stands for its last one
-            if node not in nodes and not any(name.startswith(f"{node}.") for name in nodes):
+            if not layers.known(node, nodes):
                 expected = f"penultimate or one of {', '.join(nodes)}"
                 raise InputError("params.yaml", f"features.{key}", layer if key == "layer" else node, expected)
         wanted = list(dict.fromkeys([self._node, *self._blocks, self._logits]))
-        self._network = create_feature_extractor(model, wanted).to(device, memory_format=torch.channels_last).eval()
+        # own networks get images as torch lays them out: they may use ``view``
+        layout = {"memory_format": torch.channels_last} if isinstance(model, Classifier) else {}
+        self._network = layers.cut(model, wanted, device, **layout)
         self._device = device
 
     def tensors(self, x: Tensor) -> Outputs:

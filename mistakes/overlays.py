@@ -1,8 +1,9 @@
 """Experiments as overlays: YAML files that hold only what differs from the committed params.yaml.
 
 A mapping is merged key by key; anything else replaces what was there, with two exceptions. null removes a mapping, such
-as a classifier or an attack. A mapping with another ``dataset`` (section raw) replaces the whole one, since the keys of
-one data set mean nothing to another. ``like: NAME`` starts an entry from a copy of its neighbour NAME.
+as a classifier or an attack. A mapping with another ``dataset`` (section raw) or ``source`` (an own classifier)
+replaces the whole one, since the keys of one mean nothing to another. ``like: NAME`` starts an entry from a copy of its
+neighbour NAME.
 """
 
 import copy
@@ -75,7 +76,7 @@ def merged(base: dict[str, Any], overlay: dict[str, Any], where: str, prefix: st
 
 
 def _another(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    return "dataset" in new and old.get("dataset") != new["dataset"]
+    return any(key in new and old.get(key) != new[key] for key in ("dataset", "source"))
 
 
 def _read(path: Path) -> str:

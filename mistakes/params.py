@@ -103,7 +103,9 @@ def _refusal(error: ValidationError, where: str) -> InputError:
     first = error.errors()[0]
     place = first["loc"]
     # pydantic puts the value that decides about the other keys (the data set, the method) behind the place
-    decider, depth = {"raw": ("dataset", 1), "classifiers": ("method", 2)}.get(str(place[0]), ("", len(place)))
+    decider, depth = {"raw": ("dataset", 1), "classifiers": ("method (or source)", 2)}.get(
+        str(place[0]), ("", len(place))
+    )
     place = (*place[:depth], *place[depth + 1 :])
     key = ".".join(str(part) for part in place if part != "[key]")
     if first["type"] == "union_tag_invalid":

@@ -22,16 +22,20 @@ def evidence(data: Path, name: str) -> str:
 
 def _classifier(found: dict[str, dict[str, Any]]) -> str:
     s, c = found["scores"], found["classifier"]
-    accuracy = f"Accuracy: {100 * s['accuracy_test']:.2f} % on test images, {_on_fit(c)}."
+    accuracy = f"Accuracy: {100 * s['accuracy_test']:.2f} % on test images{_on_fit(c)}."
     nll = f"flow {s['nll_test']:.2f} nats, full-covariance Gaussian {s['nll_test_gaussian']:.2f} nats."
     return f"{accuracy} Negative log-likelihood of test features: {nll}\n"
 
 
 def _on_fit(c: dict[str, Any]) -> str:
+    if "accuracy_fit" not in c:  # an own classifier: which images it was trained on is not known
+        return ""
     whole = f"{100 * c['accuracy_fit']:.2f} % on training images"
     if "n_labelled" not in c:
-        return whole
-    return f"{100 * c['accuracy_labelled']:.2f} % on the {c['n_labelled']} training images with labels, {whole} in all"
+        return f", {whole}"
+    return (
+        f", {100 * c['accuracy_labelled']:.2f} % on the {c['n_labelled']} training images with labels, {whole} in all"
+    )
 
 
 def _hypotheses(metrics: dict[str, Any]) -> str:

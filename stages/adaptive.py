@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import adaptive, attacks, baselines, conformal, density, given, scores
-from mistakes import classifier as classifiers
+from mistakes import adaptive, attacks, baselines, conformal, density, given, models, scores
 from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_arrays, save_csv
 from mistakes.errors import InputError
@@ -27,7 +26,8 @@ def main(
         return given.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
     section, device = run.params.adaptive, run.device
     images, labels = load_arrays(test, "images", "labels")
-    model = classifiers.load(classifier).to(device)
+    model = models.load(classifier).to(device)
+    attacks.require_gradient(model, images, device)
     extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
     detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     attacked = detectors.to(device)

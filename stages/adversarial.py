@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mistakes import attacks, given
-from mistakes import classifier as classifiers
+from mistakes import attacks, given, models
 from mistakes.artifacts import load_arrays, save_arrays
 from mistakes.errors import InputError
 from mistakes.sections import Attack
@@ -20,7 +19,8 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
     section, sanity, device = run.params.adversarial, run.params.adversarial.sanity, run.device
     size, seed = section.batch_size, section.seed
     images, labels = load_arrays(test, "images", "labels")
-    model = classifiers.load(classifier).to(device)
+    model = models.load(classifier).to(device)
+    attacks.require_gradient(model, images, device)
     drawn = attacks.initially_correct(model, images, labels, section.images, seed, device, size)
     if not len(drawn):
         raise InputError(classifier, "correctly classified test images", 0, "at least one, to be attacked")

@@ -1,4 +1,4 @@
-"""Train the classifier on fit; go on from the last epoch after a kill."""
+"""Train the classifier on fit, going on from the last epoch after a kill, or take in one that was trained elsewhere."""
 
 import hashlib
 from dataclasses import fields
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes import augment, entries, given, labels, semi, training
+from mistakes import augment, entries, given, intake, labels, own, semi, training
 from mistakes import classifier as classifiers
 from mistakes.artifacts import load_arrays, save_csv
 from mistakes.stage import Run, stage
@@ -18,10 +18,11 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
 
     accuracy_fit is over all images of fit; where few of them have labels, accuracy_labelled is over these n_labelled.
     """
-    settings = run.classifier
+    settings, device = run.classifier, run.device
     if isinstance(settings, entries.GivenOutputs):
         return given.classify(fit, val, out)
-    device = run.device
+    if isinstance(settings, entries.Own):
+        return _take(run, settings, fit, val, out)
     images, truth = load_arrays(fit, "images", "labels")
     val_images, val_labels = load_arrays(val, "images", "labels")
     known = labels.given(truth, settings.labels, settings.seed)
@@ -55,6 +56,15 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
         metrics["n_labelled"] = len(known)
     checkpoint.unlink(missing_ok=True)
     return metrics
+
+
+def _take(run: Run, settings: entries.Own, fit: Path, val: Path, out: Path) -> dict[str, float]:
+    (truth,), (images, labels_val) = load_arrays(fit, "labels"), load_arrays(val, "images", "labels")
+    model = intake.take(settings.model_dump(), f"classifiers.{run.name}", images, int(truth.max()) + 1, run.device)
+    own.save(model, out / "model.safetensors")
+    accuracy = classifiers.accuracy(model, images, labels_val, run.device)
+    save_csv(out / "history.csv", pd.DataFrame({"epoch": [0], "loss": [0.0], "accuracy_val": [accuracy]}))
+    return {"accuracy_val": accuracy, "epochs": 0, "gradients": int(intake.has_gradients(model, images, run.device))}
 
 
 if __name__ == "__main__":

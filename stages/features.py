@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from mistakes import classifier as classifiers
-from mistakes import given
+from mistakes import given, models
 from mistakes.artifacts import load_arrays, save_arrays, save_batches
 from mistakes.features import Extractor, load
 from mistakes.stage import Run, stage
@@ -19,7 +18,7 @@ def main(run: Run, classifier: Path, fit: Path, val: Path, cal: Path, test: Path
             (labels,) = load_arrays(split, "labels")
             save_arrays(out / split.name, **load(split).arrays(), labels=labels)
         return
-    extractor = Extractor(classifiers.load(classifier), section.layer, section.early, run.device)
+    extractor = Extractor(models.load(classifier), section.layer, section.early, run.device)
     for split in splits:
         images, labels = load_arrays(split, "images", "labels")
         batches = (batch.arrays() for batch in extractor.batches(images, section.batch_size))

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import baselines, conformal, density, features, given, scores
-from mistakes import classifier as classifiers
+from mistakes import baselines, conformal, density, features, given, models, scores
 from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_table
 from mistakes.stage import Run, stage
@@ -19,7 +18,7 @@ def main(
 ) -> dict[str, float]:  # fmt: skip
     """Write out/scores.parquet: a row per input, a column per score and, with the prefix p_, its conformal p-value."""
     detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
-    network = None if given.outputs_in(held_out) else classifiers.load(classifier)
+    network = None if given.outputs_in(held_out) else models.load(classifier)
     outputs = features.of_sets(network, **run.params.features.model_dump(), device=run.device)
     calibrated = load_table(calibration)
 

@@ -187,7 +187,7 @@ def test_spsa_is_a_black_box_attack_that_works(system: System) -> None:
     class Opaque(torch.nn.Module):
         """The same classifier, with nothing to differentiate."""
 
-        architecture = system.model.architecture
+        classes = system.model.classes
 
         def forward(self, x: Tensor) -> Tensor:
             return system.model(x.detach()).detach()
