@@ -144,9 +144,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     if path.suffix in PICKLES:
-        safe = "torch.save" if path.suffix == ".pkl" else "torch.load"
         convert = f"safetensors.torch.save_file(torch.load('{path.name}', weights_only=True), 'weights.safetensors')"
-        raise InputError(path, "weights", f"a pickle ({safe})", f"safetensors, since a pickle can run code: {convert}")
+        raise InputError(path, "weights", "a pickle", f"safetensors, since a pickle can run code: {convert}")
     try:
         tensors = load_file(path)
     except Exception as error:
