@@ -108,10 +108,13 @@ def _fixmatch(
 ) -> tuple[Tensor, Tensor]:
     """Return the logits (b, k) of ``given`` (b, c, h, w) and the loss of two views (m, c, h, w), as the others do.
 
-    Both kinds of images are one batch, so that batch normalisation sees one distribution.
+    Both kinds of images are one batch, so that batch normalisation sees one distribution; classes are predicted with
+    its running moments, which are those of that batch, and are not moved by a batch of weak views alone.
     """
+    student.eval()
     with torch.no_grad():
         confidence, predicted = student(views[0]).float().softmax(1).max(1)
+    student.train()
     logits, others = student(torch.cat([given, views[1]])).float().split([len(given), len(views[1])])
     learned = functional.cross_entropy(others, predicted, reduction="none")
     return logits, (learned * (confidence >= method.threshold)).mean()
