@@ -151,16 +151,6 @@ def _adversary(model: Model, attack: str, arguments: dict[str, float]) -> Any:
     return kind(model, **arguments)
 
 
-def require_gradient(model: Model, images: Array, device: torch.device) -> None:
-    """Raise InputError where the logits of uint8 images (n, c, h, w) have no gradient with respect to the images."""
-    x = to_unit(images[:1], device).requires_grad_()
-    try:
-        torch.autograd.grad(model(x).sum(), x)
-    except RuntimeError as error:
-        expected = "a classifier that can be differentiated: adversarial images are found by descent"
-        raise InputError("classifier", "gradient", f"absent ({str(error).splitlines()[0]})", expected) from None
-
-
 def check_gradients(model: Model, images: Array, labels: Array, most: float, device: torch.device,
                     batch_size: int) -> float:  # fmt: skip
     """Return the share of uint8 images (n, c, h, w) at which the cross-entropy has a gradient of exactly zero.

@@ -56,7 +56,7 @@ def load(folder: Path) -> Batch:
 
 
 def of_sets(
-    model: Classifier | None, layer: str, early: Sequence[str] | None, batch_size: int, device: torch.device
+    model: Model | None, layer: str, early: Sequence[str] | None, batch_size: int, device: torch.device
 ) -> Callable[[Path], Batch]:
     """Return what gives the outputs of the set in a folder: of its images, or without a model those that it holds."""
     if model is None:

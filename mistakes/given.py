@@ -16,13 +16,15 @@ def outputs_in(folder: Path) -> bool:
     return (folder / "features.npy").is_file()
 
 
-def decline(stage: str, sets: Path, table: Path | None = None, columns: Sequence[str] = ()) -> dict[str, float]:
+def decline(
+    stage: str, sets: Path, table: Path | None = None, columns: Sequence[str] = (), reason: str = REASON
+) -> dict[str, float]:
     """Say in one line why a stage does nothing, and return its metrics, none.
 
     ``sets``, the folder of its sets, then holds the reason and no set; ``table``, where it writes one, has no row.
     """
-    print(f"{stage}: nothing to do: {REASON}", flush=True)
-    save_json(sets / "skipped.json", {"reason": REASON})
+    print(f"{stage}: nothing to do: {reason}", flush=True)
+    save_json(sets / "skipped.json", {"reason": reason})
     if table is not None:
         save_text(table, ",".join(columns) + "\n")
     return {}

@@ -93,13 +93,3 @@ def _answer(run: Any, where: object, x: Tensor) -> Any:
         shape = "x".join(map(str, x.shape))
         expected = "an answer (size and channels of the entry; an export has a dynamic number of images)"
         raise InputError(where, f"answer to images {shape}", reason, expected) from None
-
-
-def has_gradients(model: own.Own, images: Array, device: torch.device) -> bool:
-    """Say whether the logits of uint8 images (n, c, h, w) have a gradient with respect to them."""
-    x = to_unit(images[:_TRIED], device).requires_grad_()
-    try:
-        (gradient,) = torch.autograd.grad(model(x).sum(), x)
-    except RuntimeError:
-        return False
-    return bool(torch.isfinite(gradient).all())

@@ -27,7 +27,8 @@ def main(
     section, device = run.params.adaptive, run.device
     images, labels = load_arrays(test, "images", "labels")
     model = models.load(classifier).to(device)
-    attacks.require_gradient(model, images, device)
+    if not models.differentiable(model, images, device):
+        return given.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS, models.NO_GRADIENT)
     extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
     detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     attacked = detectors.to(device)
@@ -40,9 +41,8 @@ def main(
 
     def p_values(stored: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         batch = extractor.whole(stored, size)
-        found = detectors.score(batch)
-        judged = {name: conformal.p_values(calibrated[name].to_numpy(), values) for name, values in found.items()}
-        return batch.logits.argmax(1) != y, judged
+        found = detectors.score(batch).items()
+        return batch.logits.argmax(1) != y, {n: conformal.p_values(calibrated[n].to_numpy(), v) for n, v in found}
 
     rows = []
     for eps in section.eps:
@@ -51,8 +51,8 @@ def main(
         made = {"none": attacks.run(model, x, y, "LinfPGDAttack", "linf", plain, seed, device, size).images}
         for name in section.detectors:
             target = adaptive.target(extractor, attacked.differentiable(name))
-            values = calibrated[name].to_numpy()
-            made[name] = adaptive.attack(target, values, section.alpha, x, y, settings, device).images
+            known = calibrated[name].to_numpy()
+            made[name] = adaptive.attack(target, known, section.alpha, x, y, settings, device).images
             print(f"adaptive: attacked {name} at eps {eps:g}", flush=True)
         judged = {name: p_values(stored) for name, stored in made.items()}
         rows += adaptive.rows(eps, judged, section.alpha, section.confidence)

@@ -20,7 +20,8 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
     size, seed = section.batch_size, section.seed
     images, labels = load_arrays(test, "images", "labels")
     model = models.load(classifier).to(device)
-    attacks.require_gradient(model, images, device)
+    if not models.differentiable(model, images, device):
+        return given.decline("adversarial", out / "sets", reason=models.NO_GRADIENT)
     drawn = attacks.initially_correct(model, images, labels, section.images, seed, device, size)
     if not len(drawn):
         raise InputError(classifier, "correctly classified test images", 0, "at least one, to be attacked")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes import augment, entries, given, intake, labels, own, semi, training
+from mistakes import augment, entries, given, intake, labels, models, own, semi, training
 from mistakes import classifier as classifiers
 from mistakes.artifacts import load_arrays, save_csv
 from mistakes.stage import Run, stage
@@ -37,8 +37,8 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
 
     data = hashlib.sha256(images.tobytes() + truth.tobytes()).hexdigest()
     code = [Path(str(module.__file__)).read_text() for module in (augment, classifiers, labels, semi, training)]
-    scratch = run.scratch(settings, classifiers.describe(model), data, code, device.type)
-    checkpoint = scratch / "checkpoint.safetensors"
+    key = (settings, classifiers.describe(model), data, code, device.type)
+    checkpoint = run.scratch(*key) / "checkpoint.safetensors"
     if isinstance(settings, entries.Supervised):
         history = training.train(model, images[known], truth[known], schedule, device, on_epoch, checkpoint)
     else:
@@ -46,14 +46,11 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
         history = semi.train(model, images, truth, known, schedule, method, device, on_epoch, checkpoint)
     classifiers.save(model, out / "model.safetensors")
     save_csv(out / "history.csv", pd.DataFrame(history))
-    metrics = {
-        "accuracy_fit": classifiers.accuracy(model, images, truth, device),
-        "accuracy_val": history[-1]["accuracy_val"],
-        "epochs": settings.epochs,
-    }
+    metrics = {"accuracy_val": history[-1]["accuracy_val"], "epochs": settings.epochs}
+    metrics["accuracy_fit"] = classifiers.accuracy(model, images, truth, device)
     if settings.labels != "all":
-        metrics["accuracy_labelled"] = classifiers.accuracy(model, images[known], truth[known], device)
-        metrics["n_labelled"] = len(known)
+        found = classifiers.accuracy(model, images[known], truth[known], device)
+        metrics |= {"accuracy_labelled": found, "n_labelled": len(known)}
     checkpoint.unlink(missing_ok=True)
     return metrics
 
@@ -63,8 +60,8 @@ def _take(run: Run, settings: entries.Own, fit: Path, val: Path, out: Path) -> d
     model = intake.take(settings.model_dump(), f"classifiers.{run.name}", images, int(truth.max()) + 1, run.device)
     own.save(model, out / "model.safetensors")
     accuracy = classifiers.accuracy(model, images, labels_val, run.device)
-    save_csv(out / "history.csv", pd.DataFrame({"epoch": [0], "loss": [0.0], "accuracy_val": [accuracy]}))
-    return {"accuracy_val": accuracy, "epochs": 0, "gradients": int(intake.has_gradients(model, images, run.device))}
+    save_csv(out / "history.csv", pd.DataFrame(columns=["epoch", "loss", "accuracy_val"]))
+    return {"accuracy_val": accuracy, "epochs": 0, "gradients": models.differentiable(model, images, run.device)}
 
 
 if __name__ == "__main__":

@@ -150,12 +150,11 @@ def test_the_same_network_gives_the_same_however_it_is_brought(kind, project, di
     assert [part.shape[1] for part in batch.early] == [16, 32]  # mean and deviation of each channel
     if kind != "branch":
         assert batch.features == pytest.approx(z.numpy(), abs=1e-5)
-    assert intake.has_gradients(model, images, cpu)
+    assert models.differentiable(model, images, cpu)
     arguments = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 10}
     right = batch.logits.argmax(1) == truth
     made = attacks.run(model, images[right][:20], truth[right][:20], "LinfPGDAttack", "linf", arguments, 0, cpu, 20)
     assert made.success.mean() > 0.5
-    attacks.require_gradient(model, images, cpu)
 
 
 def test_torchvision_in_colour_and_scaled_and_timm(digits, cpu, tmp_path, rng) -> None:
@@ -176,7 +175,7 @@ def test_torchvision_in_colour_and_scaled_and_timm(digits, cpu, tmp_path, rng) -
     batch = Extractor(model, "penultimate", None, cpu).whole(images, 6)
     assert batch.logits == pytest.approx(net((x - mean) / std).detach().numpy(), abs=1e-3)
     assert batch.features.shape == (6, 512)
-    assert intake.has_gradients(model, images, cpu)  # through the scaling
+    assert models.differentiable(model, images, cpu)  # through the scaling
     timm = pytest.importorskip("timm")
     save_file(timm.create_model("resnet10t", num_classes=10).state_dict(), tmp_path / "t.safetensors")
     values |= {
@@ -335,22 +334,16 @@ def test_a_network_in_training_mode_is_refused(digits, tmp_path) -> None:
         take(archive(tmp_path / "n.pt", "torchscript"), digits[0][:9])
 
 
-def test_without_gradients_adversarial_says_so_in_one_line(project, digits, cpu, tmp_path) -> None:
-    class Steps(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(64, 10)
+class Steps(nn.Module):
+    """A network without a gradient."""
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                z = x.flatten(1)
-                return z, self.head(z)
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.parts = Parts(net)
 
-    torch.jit.script(Steps()).save(tmp_path / "n.pt")
-    model = take(archive(tmp_path / "n.pt", "torchscript"), digits[0][:9])
-    assert not intake.has_gradients(model, digits[0], cpu)
-    with pytest.raises(InputError, match="gradient is absent .*expected a classifier that can be differentiated"):
-        attacks.require_gradient(model, digits[0], cpu)
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return self.parts(x)
 
 
 def test_the_stage_refuses_in_one_line_and_leaves_nothing(project, tmp_path, digits) -> None:
@@ -368,16 +361,29 @@ def test_the_stage_refuses_in_one_line_and_leaves_nothing(project, tmp_path, dig
     assert not (tmp_path / "data/classifier/mine").exists()
 
 
-def test_an_own_classifier_through_the_whole_pipeline(project: Path, tmp_path: Path) -> None:
+def test_own_classifiers_through_the_whole_pipeline(project: Path, tmp_path: Path) -> None:
+    """One with gradients, and one without, which nobody can attack; the report shows both."""
+    import mynet
+
+    net = mynet.make(10)
+    own.load_weights(net, project / "weights.safetensors")
+    torch.jit.script(Steps(net).eval()).save(project / "steps.pt")
     checkout = clone(tmp_path)
     (checkout.folder / "mynet.py").write_text(CODE)
-    values = yaml.safe_load(SMOKE) | {"classifiers": {"mine": entrypoint(project)}}
+    both = {"mine": entrypoint(project), "steps": archive(project / "steps.pt", "torchscript")}
+    values = yaml.safe_load(SMOKE) | {"classifiers": both}
     (checkout.folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    checkout.run("dvc", "repro")
-    found = json.loads((checkout.folder / "data/classifier/mine/metrics.json").read_text())
-    assert found["accuracy_val"] > 0.85
-    assert found["gradients"] == 1
-    scores = json.loads((checkout.folder / "data/scores/mine/metrics.json").read_text())
-    assert scores["accuracy_test"] > 0.85
+    told = checkout.run("dvc", "repro").stdout
+    for stage in ("adversarial", "adaptive"):
+        assert told.count(f"{stage}: nothing to do: {models.NO_GRADIENT}") == 1
+    for name in both:
+        found, scores = (
+            json.loads((checkout.folder / "data" / stage / name / "metrics.json").read_text())
+            for stage in ("classifier", "scores")
+        )
+        assert found["gradients"] == (name == "mine")
+        assert found["accuracy_val"] > 0.85
+        assert scores["accuracy_test"] > 0.85
+        assert ("n.fgsm_05" in scores) == (name == "mine")
     assert (checkout.folder / "data/report/report.html").is_file()
     assert checkout.run("mistakes", "results").stdout.startswith("Accuracy: ")
