@@ -49,6 +49,13 @@ def results(names: list[str]) -> None:
         print(summary.markdown(Path("data"), name))
 
 
+def compare(names: list[str]) -> None:
+    """Print classifiers side by side as Markdown tables: hypotheses and main scores."""
+    from mistakes import params, summary
+
+    print(summary.comparison(Path("data"), names or list(params.load().classifiers)), end="")
+
+
 def seeds(names: list[str]) -> None:
     """Print the mean over several trainings of a classifier, with intervals over trainings and images."""
     from mistakes import params, seeds
@@ -76,6 +83,8 @@ def main() -> None:
     printing.add_argument(
         "names", nargs="*", metavar="NAME", help="classifiers of params.yaml; all where none is named"
     )
+    comparing = commands.add_parser("compare", help=compare.__doc__)
+    comparing.add_argument("names", nargs="*", metavar="NAME", help="classifiers; all where none is named")
     averaging = commands.add_parser("seeds", help=seeds.__doc__)
     averaging.add_argument("names", nargs="+", metavar="NAME", help="classifiers that differ in their seed alone")
     showing = commands.add_parser("ui", help=ui.__doc__)
@@ -88,6 +97,8 @@ def main() -> None:
             publish(arguments.revisions)
         elif arguments.command == "results":
             results(arguments.names)
+        elif arguments.command == "compare":
+            compare(arguments.names)
         elif arguments.command == "seeds":
             seeds(arguments.names)
         else:

@@ -6,6 +6,8 @@ from typing import Any
 from mistakes.artifacts import load_json
 
 SOURCES = ("mistakes", "adversarial", "ood")
+BESIDE = ("guard", "log_density", "msp")  # what comparison shows, and the best of the others
+LEVEL = 0.05  # Holm p at which it counts a hypothesis as shown
 
 
 def markdown(data: Path, name: str) -> str:
@@ -56,13 +58,55 @@ def _detection(metrics: dict[str, Any]) -> str:
         "| score | mistakes | adversarial | OOD | macro (95 % interval) | false alarms |",
         "|---|---|---|---|---|---|",
     ]
-    for score in sorted(scores, key=lambda s: -metrics[f"macro_auroc.{s}"]):
-        cells = []
-        for source in SOURCES:
-            values = [v for k, v in metrics.items() if k.startswith(f"auroc.{source}.") and k.endswith(f".{score}")]
-            cells.append(f"{sum(values) / len(values):.3f}" if values else "–")
-        low, high = metrics[f"macro_auroc_low.{score}"], metrics[f"macro_auroc_high.{score}"]
-        macro = f"{metrics[f'macro_auroc.{score}']:.3f} ({low:.3f} to {high:.3f})"
-        alarms = f"{100 * metrics[f'false_alarms.{score}']:.1f} %"
-        lines.append(f"| {score.replace('_', '-')} | {' | '.join(cells)} | {macro} | {alarms} |")
+    lines += [f"| {_score(metrics, score)} |" for score in sorted(scores, key=lambda s: -metrics[f"macro_auroc.{s}"])]
     return "\n".join(lines) + "\n"
+
+
+def _score(metrics: dict[str, Any], score: str) -> str:
+    cells = [score.replace("_", "-")]
+    for source in SOURCES:
+        values = [v for k, v in metrics.items() if k.startswith(f"auroc.{source}.") and k.endswith(f".{score}")]
+        cells.append(f"{sum(values) / len(values):.3f}" if values else "–")
+    low, high = metrics[f"macro_auroc_low.{score}"], metrics[f"macro_auroc_high.{score}"]
+    macro = f"{metrics[f'macro_auroc.{score}']:.3f} ({low:.3f} to {high:.3f})"
+    return " | ".join([*cells, macro, f"{100 * metrics[f'false_alarms.{score}']:.1f} %"])
+
+
+def comparison(data: Path, names: list[str]) -> str:
+    """Return classifiers side by side as Markdown: the hypotheses, then the main scores.
+
+    H2 and H3 count the sets in which they are shown. Raises InputError where a metrics.json is missing.
+    """
+    tested = [
+        "| classifier | test accuracy | H1: A12 (95 % interval), p | H2, attacks | H3, sets | H4: A12, p "
+        "| H5: error rate of the least likely decile over that of the likeliest, p |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    detected = [
+        "| classifier | score | mistakes | adversarial | OOD | macro (95 % interval) | false alarms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        of = {s: load_json(data / s / name / "metrics.json") for s in ("scores", "hypotheses", "detection")}
+        tested.append(f"| {name} | {100 * of['scores']['accuracy_test']:.2f} % | {_side(of['hypotheses'])} |")
+        macro = {k.removeprefix("macro_auroc."): v for k, v in of["detection"].items() if k.startswith("macro_auroc.")}
+        best = max((score for score in macro if score not in (*BESIDE, "joint")), key=lambda score: macro[score])
+        detected += [f"| {name} | {_score(of['detection'], score)} |" for score in (*BESIDE, best)]
+    return "\n".join(tested) + "\n\n" + "\n".join(detected) + "\n"
+
+
+def _side(m: dict[str, Any]) -> str:
+    def cell(form: str, *columns: str) -> str:
+        values = [m.get(column) for column in columns]
+        return "–" if None in values else form.format(*values)  # such as no error in the likeliest decile
+
+    def shown(hypothesis: str) -> str:
+        p = [value for key, value in m.items() if key.startswith(f"{hypothesis}.") and key.endswith(".p_holm")]
+        return f"{sum(value <= LEVEL for value in p)} of {len(p)}"
+
+    h1 = cell(
+        "{:.3f} ({:.3f} to {:.3f}), {:.2g}", "H1.test.a12", "H1.test.a12_low", "H1.test.a12_high", "H1.test.p_holm"
+    )
+    h4 = cell("{:.3f}, {:.2g}", "H4.test.a12", "H4.test.p_holm")
+    h5 = f"{cell('{:.0f}', 'H5.test.rate_ratio')}, {cell('{:.2g}', 'H5.test.p_holm')}"
+    return f"{h1} | {shown('H2')} | {shown('H3')} | {h4} | {h5}"

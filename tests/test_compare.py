@@ -1,7 +1,9 @@
 """Several classifiers side by side: which belong together, the numbers, and the page that shows them."""
 
+import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,9 @@ import pytest
 import yaml
 from conftest import Checkout
 
-from mistakes import artifacts, compare, detection, seeds
+from mistakes import artifacts, compare, detection, params, seeds, summary
 
+ROOT = Path(__file__).parents[1]
 SETTINGS = detection.Settings(0.05, 200, 0.95, 0)
 SCORES = ("guard", "log_density", "msp", "knn")
 
@@ -104,3 +107,18 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
     # each classifier's own macro stands in its line
     macro = artifacts.load_csv(folder / "data/detection/smoke/macro.csv").set_index("score").loc["guard", "macro_auroc"]
     assert page.split("Hypotheses side by side")[0].count(f"<td>{macro:.3f}<span") >= 3
+
+
+def test_comparison_in_markdown_names_the_best_baseline_and_counts_what_is_shown() -> None:
+    name = next(iter(params.load(ROOT / "params.yaml").classifiers))
+    detection_, tested = (
+        json.loads((ROOT / "data" / stage / name / "metrics.json").read_text()) for stage in ("detection", "hypotheses")
+    )
+    text = summary.comparison(ROOT / "data", [name])
+    macro = {key.removeprefix("macro_auroc."): value for key, value in detection_.items() if "macro_auroc." in key}
+    for own in ("guard", "joint", "log_density"):
+        macro.pop(own)
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(f"| {name}")]
+    assert [row[1] for row in rows[1:]] == ["guard", "log-density", "msp", max(macro, key=macro.get).replace("_", "-")]
+    attacks = [value for key, value in tested.items() if key.startswith("H2.") and key.endswith(".p_holm")]
+    assert rows[0][3] == f"{sum(np.array(attacks) <= 0.05)} of {len(attacks)}"
