@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test ui
+.PHONY: repro test ui server
 
 repro: $(BIN)/installed
 	dvc repro
@@ -17,9 +17,16 @@ test: $(BIN)/installed-test
 ui: $(BIN)/installed
 	mistakes ui
 
+server: $(BIN)/installed-server
+	bash server/start.sh
+
 $(BIN)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(BIN)/installed-server: $(BIN)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[remotes,server]'
 	touch $@
 
 $(BIN)/installed-test: $(BIN)/installed

@@ -1,4 +1,4 @@
-"""The command ``mistakes``: choose an experiment, rebuild MLflow rows, print results, open the MLflow UI."""
+"""The command ``mistakes``: choose an experiment, rebuild or trace MLflow rows, print results, open the MLflow UI."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ def use(paths: list[Path], base: str, force: bool) -> None:
 
 
 def publish(revisions: list[str]) -> None:
-    """Rebuild the MLflow rows of git revisions or DVC experiments, for a new store or after an outage."""
+    """Tell MLflow what it missed, and rebuild the rows of git revisions or DVC experiments (default: what is here)."""
     os.environ.setdefault("TRACKING_STRICT", "1")  # here telling MLflow is the whole point
     from mistakes import content, rows, tracking
 
@@ -26,6 +26,16 @@ def publish(revisions: list[str]) -> None:
         tree = content.GitTree(revision)
         rows.complete(tree, {"DVC_EXP_NAME": tree.experiment} if tree.experiment else {})
         print(f"published {revision} ({tree.rev[:8]})")
+    if not revisions:
+        rows.complete(content.WorkTree())
+        print("published the working tree")
+
+
+def show(what: str) -> None:
+    """Trace a run, or the file that it made, to commit, hashes and environment, and print how to get it back."""
+    from mistakes import lineage
+
+    print(lineage.describe(what), end="")
 
 
 def ui(port: int) -> None:
@@ -78,7 +88,9 @@ def main() -> None:
     using.add_argument("--base", default="HEAD", metavar="REV", help="git revision whose params.yaml is changed")
     using.add_argument("--force", action="store_true", help="lose edits of params.yaml")
     publishing = commands.add_parser("publish", help=publish.__doc__)
-    publishing.add_argument("revisions", nargs="+", metavar="REV", help="git revision, or name of a DVC experiment")
+    publishing.add_argument("revisions", nargs="*", metavar="REV", help="git revision, or name of a DVC experiment")
+    tracing = commands.add_parser("show", help=show.__doc__)
+    tracing.add_argument("what", metavar="RUN", help="id or name of an MLflow run, or the path of an artifact")
     printing = commands.add_parser("results", help=results.__doc__)
     printing.add_argument(
         "names", nargs="*", metavar="NAME", help="classifiers of params.yaml; all where none is named"
@@ -95,6 +107,8 @@ def main() -> None:
             use(arguments.overlays, arguments.base, arguments.force)
         elif arguments.command == "publish":
             publish(arguments.revisions)
+        elif arguments.command == "show":
+            show(arguments.what)
         elif arguments.command == "results":
             results(arguments.names)
         elif arguments.command == "compare":

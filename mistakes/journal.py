@@ -32,15 +32,19 @@ def local(*parts: str) -> Path:
 class Execution:
     """One execution of one stage; every method appends a line."""
 
-    def __init__(self, stage: str, name: str | None, key: str) -> None:
-        """Begin. ``name`` is the classifier's (None for stages that serve all), ``key`` the content key."""
+    def __init__(self, stage: str, name: str | None, key: str, environment: str = "", commit: str = "") -> None:
+        """Begin. ``name`` is the classifier's (None for stages that serve all), ``key`` the content key.
+
+        ``environment`` and ``commit``: packages and commit, as module environment tells them.
+        """
         self.id = uuid.uuid4().hex
         self.path = local("journal") / f"{self.id}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         dvc = {key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
-        self._write("start", stage=stage, name=name, key=key, pid=os.getpid(), host=socket.gethostname(), dvc=dvc)
+        where = {"pid": os.getpid(), "host": socket.gethostname(), "environment": environment, "commit": commit}
+        self._write("start", stage=stage, name=name, key=key, dvc=dvc, **where)
 
     def _write(self, event: str, **values: Any) -> Event:
         line = {"event": event, "id": self.id, "time": int(time.time() * 1000), **values}

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mistakes import content, journal
+from mistakes import content, environment, journal
 from mistakes.content import Tree
 from mistakes.tracking import Store, tolerated
 
@@ -50,9 +50,9 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> None:
 
 def _complete_one(store: Store, tree: Tree, name: str, first: str, dvc: dict[str, str]) -> None:
     key = content.key(tree, name)
-    run = store.parent(name, key, dvc)
+    run = store.parent(name, key, dvc, environment.commit() if tree.rev is None else "")
     run_id, client = run.info.run_id, store.client
-    lock = _locked_stages(tree, name)
+    lock = locked_stages(tree, name)
     missing = {k: v for k, v in _parameters(tree, name).items() if k not in run.data.params}
     for chunk in _chunks([Param(k, v) for k, v in missing.items()]):
         client.log_batch(run_id, params=chunk)
@@ -63,7 +63,9 @@ def _complete_one(store: Store, tree: Tree, name: str, first: str, dvc: dict[str
     tags = _executions(store, lock, {key, content.key(tree, first)})
     tags |= {f"md5.{out['path']}": out.get("md5", "") for entry in lock.values() for out in entry.get("outs", [])}
     if tree.rev:
-        tags["git.commit"] = tree.rev
+        tags |= {"git.commit": tree.rev, "git.changed": "nothing"}
+    elif "git.changed" not in run.data.tags:
+        tags["git.changed"] = "\n".join(environment.changed(run.data.tags.get("git.commit", "")))[:5000] or "nothing"
     for chunk in _chunks([RunTag(k, v) for k, v in tags.items() if run.data.tags.get(k) != v]):
         client.log_batch(run_id, tags=chunk)
     for tag in run.data.tags:
@@ -80,7 +82,7 @@ def _chunks(items: list[Any]) -> Iterator[list[Any]]:
         yield items[start : start + 100]
 
 
-def _locked_stages(tree: Tree, name: str) -> dict[str, Any]:
+def locked_stages(tree: Tree, name: str) -> dict[str, Any]:
     """Return dvc.lock's entries, by stage, of the stages in today's dvc.yaml that ``name`` has a part in."""
     lock = yaml.safe_load(tree.read("dvc.lock") or b"") or {}
     today = yaml.safe_load(tree.read("dvc.yaml") or b"")["stages"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mistakes import content, entries, journal, params
+from mistakes import content, environment, entries, journal, params
 from mistakes.artifacts import save_json
 from mistakes.errors import InputError
 
@@ -41,7 +41,8 @@ class Run:
         self._notes: dict[str, float] = {}
         if journaled and ("DVC_ROOT" in os.environ or "MLFLOW_TRACKING_URI" in os.environ):
             first = next(iter(values.classifiers))
-            self._execution = journal.Execution(stage, name, content.key(content.WorkTree(), name or first))
+            key = content.key(content.WorkTree(), name or first)
+            self._execution = journal.Execution(stage, name, key, environment.packages(), environment.commit())
 
     @property
     def classifier(self) -> entries.Classifier:

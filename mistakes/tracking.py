@@ -7,6 +7,7 @@ one warning (an error with TRACKING_STRICT=1), and the rows are completed later.
 
 import getpass
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from mistakes import content, journal
+from mistakes import content, environment, journal
 from mistakes.errors import InputError
 
 Event = journal.Event
@@ -48,18 +49,29 @@ class Store:
     def find(self, **tags: str) -> list[Run]:
         """Return the runs that have all these tags, newest first."""
         wanted = " and ".join(f"tags.`{key.replace('__', '.')}` = '{value}'" for key, value in tags.items())
-        return list(self.client.search_runs([self.experiment], wanted, order_by=["start_time DESC"]))
+        runs: list[Run] = []
+        token: str | None = None
+        while token != "":
+            page = self.client.search_runs([self.experiment], wanted, order_by=["start_time DESC"], page_token=token)
+            runs += page
+            token = page.token or ""
+        return runs
 
-    def parent(self, name: str, key: str, dvc: dict[str, str]) -> Run:
+    def parent(self, name: str, key: str, dvc: dict[str, str], commit: str = "") -> Run:
         """Find or create the row of classifier ``name`` in the configuration ``key``."""
         with journal.lock("parent"):
             found = self.find(level="pipeline", content_key=key)
             if found:
-                return found[0]
-            tags = {"level": "pipeline", "classifier": name, "content_key": key} | _provenance(dvc)
+                return _oldest(found)
+            tags = {"level": "pipeline", "classifier": name, "content_key": key} | _provenance(dvc, commit)
             experiment = dvc.get("DVC_EXP_NAME")
             title = f"{experiment}/{name}" if experiment else name
-            return self.client.create_run(self.experiment, tags=tags, run_name=title)
+            made = self.client.create_run(self.experiment, tags=tags, run_name=title)
+            # the lock is this machine's; on a shared server a colleague may have made the same row just now
+            first = _oldest(self.find(level="pipeline", content_key=key))
+            if first.info.run_id != made.info.run_id:
+                self.client.delete_run(made.info.run_id)
+            return first
 
     def ship(self, events: list[Event], run_id: str | None = None) -> str:
         """Tell MLflow the events of one execution, creating its run where there is none; return the run's id.
@@ -83,7 +95,12 @@ class Store:
 
     def _child(self, start: Event) -> str:
         first = next(iter(content.configuration(content.WorkTree()).classifiers))
-        parent = self.parent(start["name"] or first, start["key"], start["dvc"])
+        commit, packages = start.get("commit", ""), start.get("environment", "")
+        parent = self.parent(start["name"] or first, start["key"], start["dvc"], commit)
+        made_with = environment.digest(packages)
+        if f"environment.{made_with}" not in parent.data.tags:
+            self.client.log_text(parent.info.run_id, packages, f"environment/{made_with}.txt")
+            self.client.set_tag(parent.info.run_id, f"environment.{made_with}", packages.partition("\n")[0])
         tags = {
             "level": "stage",
             "stage": start["stage"],
@@ -92,14 +109,21 @@ class Store:
             "mlflow.parentRunId": parent.info.run_id,
             "host": start["host"],
             "pid": str(start["pid"]),
-        } | _provenance(start["dvc"])
+            "environment": made_with,
+        } | _provenance(start["dvc"], commit)
         title = f"{start['stage']}@{start['name']}" if start["name"] else start["stage"]
         return str(self.client.create_run(self.experiment, start["time"], tags, title).info.run_id)
 
 
-def _provenance(dvc: dict[str, str]) -> dict[str, str]:
+def _oldest(runs: list[Run]) -> Run:
+    return min(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def _provenance(dvc: dict[str, str], commit: str) -> dict[str, str]:
     """Return what fluent MLflow would tag by itself, and the DVC experiment."""
     tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL"}
+    if commit:
+        tags |= {"git.commit": commit, "mlflow.source.git.commit": commit}
     return tags | {key.lower().replace("dvc_", "dvc.", 1): value for key, value in dvc.items()}
 
 
@@ -111,11 +135,16 @@ def tolerated() -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # MLflow, SQLAlchemy, requests and the file system each have their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = _open((str(error).splitlines() or [type(error).__name__])[0])[:200]
         if os.environ.get("TRACKING_STRICT") == "1":
-            raise InputError("MLflow", "tracking store", uri(), f"a store that answers ({reason})") from None
+            raise InputError("MLflow", "tracking store", _open(uri()), f"a store that answers ({reason})") from None
         note = "the run is in the journal and will be told later"
-        print(f"warning: MLflow at {uri()} does not answer ({reason}); {note}", file=sys.stderr, flush=True)
+        print(f"warning: MLflow at {_open(uri())} does not answer ({reason}); {note}", file=sys.stderr, flush=True)
+
+
+def _open(text: str) -> str:
+    """Return ``text`` without the user and password that an address in it may hold."""
+    return re.sub(r"(?<=://)[^@/\s]+@", "", text)
 
 
 class Live:

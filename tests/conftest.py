@@ -69,6 +69,15 @@ def clone(folder: Path) -> Checkout:
     return checkout
 
 
+def duplicate(checkout: Checkout, folder: Path, *without: str) -> Checkout:
+    """Copy a checkout with its cache, but not what DVC keeps for the moment; ``without`` names more to leave out."""
+    ignored = {str(checkout.folder / name) for name in (".dvc/tmp", *without)}
+    shutil.copytree(
+        checkout.folder, folder, ignore=lambda at, names: [n for n in names if f"{at}/{n}" in ignored], symlinks=True
+    )
+    return Checkout(folder)
+
+
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which the smoke pipeline ran once and was committed; shared, so tests put back what they change."""
