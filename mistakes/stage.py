@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mistakes import content, environment, entries, journal, params
+from mistakes import content, entries, environment, journal, params
 from mistakes.artifacts import save_json
 from mistakes.errors import InputError
 
