@@ -3,6 +3,7 @@
 Holds no default and changes no artifact, so dvc.yaml does not list it as a dependency.
 """
 
+import errno
 import functools
 import hashlib
 import inspect
@@ -124,12 +125,15 @@ def stage(function: Callable[..., Metrics | None]) -> Callable[[], None]:
 def _execute(stage_name: str, function: Callable[..., Metrics | None], paths: dict[str, Path]) -> None:
     started = time.monotonic()
     run = Run(stage_name, _classifier_name(stage_name, paths), params.load(), journaled="out" in paths)
-    status, metrics = "FAILED", {}
     try:
         metrics = dict(_write_whole(run, function, paths) or {})
-        status = "FINISHED"
-    finally:
-        run.close(status, metrics | {"seconds": time.monotonic() - started})
+    except BaseException:
+        try:
+            run.close("FAILED", {"seconds": time.monotonic() - started})
+        except (InputError, OSError) as error:  # must not hide why the stage failed
+            print(f"warning: {error}", file=sys.stderr, flush=True)
+        raise
+    run.close("FINISHED", metrics | {"seconds": time.monotonic() - started})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{stage_name}: done in {time.monotonic() - started:.1f} s, peak memory {peak:.0f} MB", flush=True)
 
@@ -151,6 +155,11 @@ def _write_whole(run: Run, function: Callable[..., Metrics | None], paths: dict[
                 shutil.rmtree(out / part.name, ignore_errors=True)
             os.replace(part, out / part.name)
         return metrics
+    except Exception as error:
+        # NumPy and safetensors each have words of their own for a full disk
+        if not isinstance(error, InputError) and shutil.disk_usage(out.parent).free < 2**20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,0 +1,126 @@
+"""The commands of the guides, taken out of them and run against real servers; the steps of the workflow for GitHub."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import servers
+import yaml
+from conftest import ROOT, Checkout, duplicate
+
+WORKFLOW = ROOT / ".github/workflows/pipeline.yml"
+
+
+def blocks(guide: str) -> list[tuple[str, str]]:
+    """Return word and commands of each block that begins with ```sh; a block without a language is not run."""
+    return re.findall(r"^```sh ?(\w*)\n(.*?)^```$", (ROOT / "docs" / guide).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def follow(checkout: Checkout, guide: str, *words: str, swap: dict[str, str] | None = None, **env: str) -> str:
+    """Run the blocks of a guide as one script: all, or those with these words. ``swap``: addresses of this test."""
+    script = "".join(text for word, text in blocks(guide) if not words or word in words)
+    assert script
+    for there, here in (swap or {}).items():
+        assert there in script, there
+        script = script.replace(there, here)
+    return checkout.run("bash", "-euo", "pipefail", "-c", script, **env).stdout
+
+
+@pytest.fixture
+def checkout(reproduced: Checkout, tmp_path: Path) -> Checkout:
+    """A copy that is its own origin: a bare repository beside it."""
+    copy = duplicate(reproduced, tmp_path / "checkout", "mlflow.db", "mlartifacts")
+    copy.run("git", "clone", "--quiet", "--bare", str(copy.folder), str(tmp_path / "origin.git"))
+    copy.run("git", "remote", "add", "origin", str(tmp_path / "origin.git"))
+    return copy
+
+
+def test_every_guide_has_commands_that_are_run_here() -> None:
+    for guide in ("remotes", "server", "queue", "faults", "lineage", "ci"):
+        assert blocks(f"{guide}.md")
+        assert f"docs/{guide}.md" in (ROOT / "README.md").read_text()
+
+
+def test_remotes_folder_and_queue(checkout: Checkout, tmp_path: Path) -> None:
+    store = {"/srv/mistakes": str(tmp_path / "store")}
+    follow(checkout, "remotes.md", "folder", swap=store)
+    checkout.run("git", "push", "--quiet", "origin", "main")
+    shown = follow(checkout, "remotes.md", "colleague", ORIGIN=str(tmp_path / "origin.git"))
+    assert "Data and pipelines are up to date." in shown
+    shown = follow(checkout, "queue.md")
+    assert shown.count("Success") == 2
+    assert "Data and pipelines are up to date." in shown
+    assert "Running stage" not in shown.partition("Success")[2]
+
+
+def test_remotes_ssh(checkout: Checkout, tmp_path: Path) -> None:
+    with servers.ssh(tmp_path / "ssh") as (port, key):
+        user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        address = f"ssh://{user}@127.0.0.1:{port}{tmp_path}/store"
+        swap = {"ssh://you@store.example.org:22/srv/mistakes": address, "~/.ssh/id_ed25519": str(key)}
+        assert "pushed" in follow(checkout, "remotes.md", "ssh", swap=swap)
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[servers.Team]:
+    with servers.team_servers() as one, one.running():
+        yield one
+
+
+def test_remotes_s3_on_the_team_s_server(checkout: Checkout, team: servers.Team) -> None:
+    servers.need("dvc_s3")
+    shown = follow(checkout, "remotes.md", "s3", swap={"http://127.0.0.1:8333": team.s3}, **team.bucket_keys)
+    assert "pushed" in shown
+
+
+def test_server(checkout: Checkout, team: servers.Team) -> None:
+    shutil.copy(team.folder / "env", checkout.folder / "server/.env")
+    shown = follow(checkout, "server.md", swap={"http://127.0.0.1:5000": team.mlflow})
+    assert "published HEAD" in shown
+    assert checkout.run("git", "status", "--porcelain").stdout == ""  # passwords included
+    text = (ROOT / "docs/server.md").read_text()
+    assert "bash server/start.sh" in text
+    assert "make server" in text
+
+
+def test_faults(checkout: Checkout) -> None:
+    assert follow(checkout, "faults.md").count("Data and pipelines are up to date.") == 2
+
+
+def test_lineage(reproduced: Checkout) -> None:
+    shown = follow(reproduced, "lineage.md", swap={"supervised": "smoke"})
+    assert shown.count("git checkout ") == 3
+    assert "made by      report " in shown
+
+
+def test_workflow_and_ci(checkout: Checkout, tmp_path: Path) -> None:
+    (job,) = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
+    steps = {step["name"]: step["run"] for step in job["steps"] if "run" in step}
+    for path in ("params.yaml", "tests/smoke/params.yaml"):
+        text = (checkout.folder / path).read_text()
+        assert "alpha: 0.05  " in text
+        (checkout.folder / path).write_text(text.replace("  alpha: 0.05  ", "  alpha: 0.1  "))
+    checkout.run("dvc", "repro")
+    checkout.run("git", "commit", "--quiet", "--all", "--message=change")
+    base, head = checkout.run("git", "rev-parse", "HEAD~1", "HEAD").stdout.split()
+    env = {
+        "BASE": base,
+        "HEAD": head,
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    assert "pip install" in steps.pop("Install")  # these two need a network and GitHub
+    assert "gh pr comment" in steps.pop("Comment")
+    for run in steps.values():
+        checkout.run("bash", "-eo", "pipefail", "-c", run, **env)  # as GitHub does
+    summary = (tmp_path / "summary.md").read_text()
+    committed, smoke = summary.removeprefix("### Committed metrics").split("### Metrics of the smoke variant")
+    for table in (committed, smoke):
+        assert re.search(r"^\| Path +\| Metric +\|", table, re.MULTILINE)
+        assert re.search(r"^\| data/detection/smoke/metrics.json +\| false_alarms.guard +\|", table, re.MULTILINE)
+        assert "data/flow" not in table
+    checkout.run("git", "switch", "--quiet", "--discard-changes", "main")
+    assert "false_alarms.guard" in follow(checkout, "ci.md")
