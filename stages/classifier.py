@@ -45,7 +45,8 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
         method = semi.Method(settings.method, **{k: v for k, v in values.items() if k in semi.KEYS})
         history = semi.train(model, images, truth, known, schedule, method, device, on_epoch, checkpoint)
     classifiers.save(model, out / "model.safetensors")
-    save_csv(out / "history.csv", pd.DataFrame(history))
+    # columns are named, for a history that was resumed has its keys sorted
+    save_csv(out / "history.csv", pd.DataFrame(history, columns=["epoch", "loss", "accuracy_val"]))
     metrics = {"accuracy_val": history[-1]["accuracy_val"], "epochs": settings.epochs}
     metrics["accuracy_fit"] = classifiers.accuracy(model, images, truth, device)
     if settings.labels != "all":
