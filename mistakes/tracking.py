@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's own defaults hang for 4 minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -36,6 +37,7 @@ class Store:
     def __init__(self) -> None:
         """Open the store; a new one is made under a lock, since several processes making it at once break it."""
         with journal.lock("mlflow"):
+            _make_database(uri())
             self.client = MlflowClient(uri())
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "mistakes")
             found = self.client.get_experiment_by_name(name)
@@ -113,6 +115,17 @@ class Store:
         } | _provenance(start["dvc"], commit)
         title = f"{start['stage']}@{start['name']}" if start["name"] else start["stage"]
         return str(self.client.create_run(self.experiment, start["time"], tags, title).info.run_id)
+
+
+def _make_database(address: str) -> None:
+    """Make a new SQLite file under another name first: what a kill or a full disk left half-made would never open."""
+    path = Path(address.removeprefix("sqlite:///"))
+    if not address.startswith("sqlite:///") or path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+    os.replace(temporary, path)
 
 
 def _oldest(runs: list[Run]) -> Run:

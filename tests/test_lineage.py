@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import Checkout, duplicate
 
-from mistakes import lineage
+from mistakes import content, lineage
 
 TABLE = "data/scores/smoke/scores.parquet"
 
@@ -26,11 +26,9 @@ def lab(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Check
 
 
 def first_row(checkout: Checkout):
-    (row,) = [
-        row
-        for row in checkout.runs(level="pipeline")
-        if row.data.params["detection.alpha"] == "0.05" and "dvc.exp_name" not in row.data.tags
-    ]
+    """The row of what is committed."""
+    key = content.key(content.GitTree("HEAD", checkout.folder), "smoke")
+    (row,) = checkout.runs(level="pipeline", content_key=key)
     return row
 
 
