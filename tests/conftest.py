@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+# threads that wait for one another must not spin: several processes of the tests share the cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 import torch

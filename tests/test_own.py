@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import clone
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
+from test_bad_input import SMOKE, refused, run
 from torch import Tensor, nn
 
 from mistakes import attacks, intake, layers, models, own, params
 from mistakes.errors import InputError
 from mistakes.features import Extractor
-from tests.conftest import clone
-from tests.test_bad_input import SMOKE, refused, run
 
 # torch has deprecated TorchScript, and users still have such files
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from test_bad_input import SMOKE
 
 from mistakes import augment, classifier, labels, params, semi, training
 from mistakes.errors import InputError
-from tests.test_bad_input import SMOKE
 
 METHODS = {
     "fixmatch": semi.Method("fixmatch", 4, 1.0, threshold=0.9, average=0.9),
