@@ -66,10 +66,8 @@ class PseudoLabel(SemiSupervised):
     ramp: Share
 
 
-class GivenOutputs(Section):
-    """Stage raw reads the outputs from files; nothing is trained, nothing is drawn, and every row has its label."""
-
-    source: Literal["features"]
+class Untrained(Section):
+    """What was trained elsewhere, from labels that are not known here: baselines are fitted with all those of fit."""
 
     @property
     def labels(self) -> Literal["all"]:
@@ -82,23 +80,19 @@ class GivenOutputs(Section):
         return 0
 
 
-class Own(Section):
+class GivenOutputs(Untrained):
+    """Stage raw reads the outputs from files; nothing is trained, nothing is drawn."""
+
+    source: Literal["features"]
+
+
+class Own(Untrained):
     """What every classifier that was trained elsewhere states: the input that it was trained with."""
 
     mean: list[float]
     std: list[Positive]
     channels: Literal[1, 3]
     size: Count | None
-
-    @property
-    def labels(self) -> Literal["all"]:
-        """Baselines are fitted with the labels of fit: which labels the classifier had is not known here."""
-        return "all"
-
-    @property
-    def seed(self) -> int:
-        """The seed by which labels would be drawn if they were few."""
-        return 0
 
 
 class Code(Own):
