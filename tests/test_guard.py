@@ -139,7 +139,8 @@ def scored(rng: np.random.Generator, shift: float) -> pd.DataFrame:
     for source, name, correct, mean, n in sets:
         made = {"source": source, "set": name, "correct": correct, "a": rng.normal(mean, 1, n), "p_a": np.full(n, 0.5)}
         parts.append(pd.DataFrame(made))
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(index=table.groupby("source").cumcount())
 
 
 def test_averages_over_trainings(rng: np.random.Generator) -> None:
