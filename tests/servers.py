@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, suppress, suppress
 from pathlib import Path
 
 import pytest
@@ -77,8 +77,10 @@ def process(*command: str, log: Path, **settings) -> Iterator[subprocess.Popen]:
         try:
             running.wait(60)
         except subprocess.TimeoutExpired:
+            pass
+        with suppress(ProcessLookupError):  # what the server left behind would hold its ports
             os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
+        running.wait()
 
 
 class Team:
@@ -109,10 +111,14 @@ class Team:
     def running(self) -> Iterator["Team"]:
         """Run server/start.sh, from `ready` on."""
         log = self.folder / "log"
+        ports = [int(self.settings[key]) for key in ("MLFLOW_PORT", "POSTGRES_PORT", "S3_PORT")]
+        until(lambda: not any(listens(port + more) for port in ports for more in range(10)), "the ports to be free")
         command = ["bash", str(ROOT / "server/start.sh"), str(self.folder / "state"), str(self.folder / "env")]
         with process(*command, log=log, env=os.environ | {"PATH": PATH}) as running:
             until(lambda: log.read_text().startswith("ready") or running.poll() is not None, "server/start.sh")
-            assert running.poll() is None, log.read_text() + (self.folder / "state/mlflow.log").read_text()
+            assert running.poll() is None, "".join(
+                file.read_text(errors="replace")[-2000:] for file in [log, *(self.folder / "state").glob("*.log")]
+            )
             yield self
 
     def secrets(self) -> set[str]:
