@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -74,10 +74,8 @@ def process(*command: str, log: Path, **settings) -> Iterator[subprocess.Popen]:
         yield running
     finally:
         running.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             running.wait(60)
-        except subprocess.TimeoutExpired:
-            pass
         with suppress(ProcessLookupError):  # what the server left behind would hold its ports
             os.killpg(running.pid, signal.SIGKILL)
         running.wait()
