@@ -1,8 +1,9 @@
-"""The command ``mistakes``: choose an experiment, rebuild or trace MLflow rows, print results, open the MLflow UI."""
+"""The command ``mistakes``: choose an experiment, ask a guard, print results, trace MLflow rows, open the MLflow UI."""
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from mistakes.errors import InputError
@@ -14,6 +15,15 @@ def use(paths: list[Path], base: str, force: bool) -> None:
 
     overlays.use(paths, base, force)
     print(f"params.yaml: {' + '.join([base, *map(str, paths)])}; classifiers: {', '.join(params.load().classifiers)}")
+
+
+def check(model: Path, paths: list[Path], alpha: float | None) -> None:
+    """Print the guard's answer to new images (or files of features and logits) as CSV: a row for each input."""
+    from mistakes import check
+
+    answer = check.check(model, paths, alpha)
+    print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
+    print(f"flagged {answer['flagged'].sum()} of {len(answer)}", file=sys.stderr)
 
 
 def publish(revisions: list[str]) -> None:
@@ -79,43 +89,42 @@ def seeds(names: list[str]) -> None:
     print(seeds.markdown(seeds.across(tables, scores, settings), len(tables), section.confidence), end="")
 
 
-def main() -> None:
-    """Run the command line; exit status 2 and one line for bad input."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mistakes", description="Find out where a classifier fails.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    using = commands.add_parser("use", help=use.__doc__)
-    using.add_argument("overlays", nargs="*", type=Path, metavar="OVERLAY", help="such as experiments/seeds.yaml")
+    commands = parser.add_subparsers(required=True)
+
+    def command(function: Callable[..., None]) -> argparse.ArgumentParser:
+        added = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        added.set_defaults(run=function)  # its arguments are named like the function's
+        return added
+
+    using = command(use)
+    using.add_argument("paths", nargs="*", type=Path, metavar="OVERLAY", help="such as experiments/seeds.yaml")
     using.add_argument("--base", default="HEAD", metavar="REV", help="git revision whose params.yaml is changed")
     using.add_argument("--force", action="store_true", help="lose edits of params.yaml")
-    publishing = commands.add_parser("publish", help=publish.__doc__)
+    checking = command(check)
+    checking.add_argument("model", type=Path, metavar="GUARD", help="data/guard/NAME/model, or a copy of it")
+    checking.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image, or folder of images")
+    checking.add_argument("--alpha", type=float, help="share of good inputs that may be flagged (default: the guard's)")
+    publishing = command(publish)
     publishing.add_argument("revisions", nargs="*", metavar="REV", help="git revision, or name of a DVC experiment")
-    tracing = commands.add_parser("show", help=show.__doc__)
-    tracing.add_argument("what", metavar="RUN", help="id or name of an MLflow run, or the path of an artifact")
-    printing = commands.add_parser("results", help=results.__doc__)
-    printing.add_argument(
-        "names", nargs="*", metavar="NAME", help="classifiers of params.yaml; all where none is named"
-    )
-    comparing = commands.add_parser("compare", help=compare.__doc__)
+    command(show).add_argument("what", metavar="RUN", help="id or name of an MLflow run, or the path of an artifact")
+    printing = command(results)
+    printing.add_argument("names", nargs="*", metavar="NAME", help="classifiers; all where none is named")
+    comparing = command(compare)
     comparing.add_argument("names", nargs="*", metavar="NAME", help="classifiers; all where none is named")
-    averaging = commands.add_parser("seeds", help=seeds.__doc__)
+    averaging = command(seeds)
     averaging.add_argument("names", nargs="+", metavar="NAME", help="classifiers that differ in their seed alone")
-    showing = commands.add_parser("ui", help=ui.__doc__)
-    showing.add_argument("--port", type=int, default=5000)
-    arguments = parser.parse_args()
+    command(ui).add_argument("--port", type=int, default=5000)
+    return parser
+
+
+def main() -> None:
+    """Run the command line; exit status 2 and one line for bad input."""
+    arguments = vars(_parser().parse_args())
+    run = arguments.pop("run")
     try:
-        if arguments.command == "use":
-            use(arguments.overlays, arguments.base, arguments.force)
-        elif arguments.command == "publish":
-            publish(arguments.revisions)
-        elif arguments.command == "show":
-            show(arguments.what)
-        elif arguments.command == "results":
-            results(arguments.names)
-        elif arguments.command == "compare":
-            compare(arguments.names)
-        elif arguments.command == "seeds":
-            seeds(arguments.names)
-        else:
-            ui(arguments.port)
+        run(**arguments)
     except InputError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Protocol
 
+import yaml
+
 from mistakes import params
 from mistakes.errors import InputError
 
@@ -98,3 +100,11 @@ def key(tree: Tree, name: str) -> str:
     for path in ["dvc.yaml", *tree.code()]:
         digest.update(path.encode() + b"\0" + (tree.read(path) or b"") + b"\0")
     return digest.hexdigest()[:16]
+
+
+def unchanged_for(stage: str, out: Path) -> bool:
+    """Tell whether dvc.lock says that ``stage`` has seen a file of folder ``out`` just as it now is."""
+    lock = yaml.safe_load(WorkTree().read("dvc.lock") or b"") or {}
+    seen = {dep["path"]: dep.get("md5") for dep in lock.get("stages", {}).get(stage, {}).get("deps", [])}
+    files = {path: WorkTree().read(path) for path in seen if Path(path).parent == out}
+    return any(data is not None and hashlib.md5(data).hexdigest() == seen[path] for path, data in files.items())

@@ -59,7 +59,7 @@ def read(path: Path, size: int | None, channels: int, corrupt: str, like: Folder
             raise InputError(path, "classes", f"different ({different})", "the classes of the training images")
         inside = {name: load for name, load in entries if load is not None and len(name.parts) > 1}
         shape = None if like is None else like.images.shape[1:]
-        images, sha256 = _decode_all(path, inside, partial(_decode, size=size, channels=channels), corrupt, shape)
+        images, sha256 = _decode_all(path, inside, partial(decode, size=size, channels=channels), corrupt, shape)
     kept = sorted(sha256)
     labels = np.array([classes.index(name.parts[0]) for name in kept], np.int64)
     for label, name in enumerate(classes):
@@ -154,7 +154,7 @@ def _classes(path: Path, entries: list[Entry]) -> tuple[str, ...]:
 def _decode_all(
     path: Path,
     files: dict[PurePosixPath, Callable[[], bytes]],
-    decode: Callable[[bytes], Array],
+    decoded: Callable[[bytes], Array],
     corrupt: str,
     shape: tuple[int, ...] | None,
 ) -> tuple[Array, dict[PurePosixPath, str]]:
@@ -164,7 +164,7 @@ def _decode_all(
     for done, (name, load) in enumerate(files.items(), 1):
         try:
             content = load()
-            image = decode(content)
+            image = decoded(content)
         except Exception as error:  # each image format has its own exceptions
             bad[name] = _reason(error)
             continue
@@ -194,7 +194,15 @@ def _check_size(where: Path, image: Array, images: Array) -> None:
         raise InputError(where, "size", f"{width} x {height}", f"{SMALLEST} pixels or more (raw.size: PIXELS resizes)")
 
 
-def _decode(content: bytes, size: int | None, channels: int) -> Array:
+def read_one(path: Path, size: int | None, channels: int) -> Array:
+    """Return one file as uint8 (channels, h, w), as ``read`` does. Raises InputError where it is no whole image."""
+    try:
+        return decode(path.read_bytes(), size, channels)
+    except Exception as error:  # each image format has its own exceptions
+        raise InputError(path, "file", _reason(error), f"8-bit {', '.join(FORMATS)}") from None
+
+
+def decode(content: bytes, size: int | None, channels: int) -> Array:
     """Return an image as uint8 (channels, h, w), upright, scaled and cropped to ``size``."""
     mode = "L" if channels == 1 else "RGB"
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:

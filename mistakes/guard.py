@@ -71,9 +71,13 @@ class Guard(nn.Module):
 
     def forward(self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor) -> Tensor:
         """Return the score, float64 (n,), of early features, logits (n, k) and log p(z) (n,), nats; see the module."""
+        return self.surprises(early, logits, log_density).amax(1)
+
+    def surprises(self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor) -> Tensor:
+        """Return log(share / p) of each of ``names``, float64 (n, len(names)); the largest of a row is the score."""
         parts = self.parts(early, logits, log_density)
         surprises = [tail(parts[name]) for name, tail in zip(self.names, self.tails, strict=True)]
-        return (torch.stack(surprises, dim=1) + self.shares.log()).amax(1)
+        return torch.stack(surprises, dim=1) + self.shares.log()
 
     def parts(self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor) -> dict[str, Tensor]:
         """Return PARTS, or LAST without early features, each float64 (n,)."""
@@ -105,11 +109,15 @@ class Guard(nn.Module):
             marginal.append(-joint.logsumexp(1))
         return posterior, marginal
 
-    @torch.no_grad()
     def score(self, early: Sequence[Array], logits: Array, log_density: Array) -> Array:
         """Return what forward does, for arrays of any length."""
-        rows = range(0, max(1, len(logits)), _ROWS)
-        return np.concatenate([self(*_tensors(early, logits, log_density, slice(i, i + _ROWS))).numpy() for i in rows])
+        return self.explain(early, logits, log_density).max(1)
+
+    @torch.no_grad()
+    def explain(self, early: Sequence[Array], logits: Array, log_density: Array) -> Array:
+        """Return what surprises does, for arrays of any length."""
+        slices = [slice(i, i + _ROWS) for i in range(0, max(1, len(logits)), _ROWS)]
+        return np.concatenate([self.surprises(*_tensors(early, logits, log_density, rows)).numpy() for rows in slices])
 
 
 def _missing(scores: Tensor, chosen: Tensor) -> Tensor:

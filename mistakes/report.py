@@ -39,12 +39,13 @@ PLAIN = {"mistakes": "wrong answers", "adversarial": "successful attacks", "ood"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the report shows of one classifier: the outputs of scores, flow, hypotheses, detection and adaptive."""
+    """What the report shows of one classifier: the outputs of scores, flow, guard, tests, detection, adaptive."""
 
     name: str
     scores: pd.DataFrame
     scores_metrics: dict[str, float]
     flow_metrics: dict[str, float]
+    guard_metrics: dict[str, float]
     hypotheses: list[dict[str, Any]]
     controls: list[dict[str, Any]]
     adaptive: pd.DataFrame
@@ -104,6 +105,7 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
         "gain": one.scores_metrics["nll_test_gaussian"] - one.scores_metrics["nll_test"],
         "gap": one.scores_metrics["nll_test"] - one.flow_metrics["nll_fit"],
         "verdicts": [_verdict(row) for row in one.hypotheses],
+        "calibrating": one.guard_metrics["n_calibrating"],
         "hypotheses": one.hypotheses,
         "controls": one.controls,
         "scores": list(macro["score"]),

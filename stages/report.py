@@ -29,7 +29,7 @@ def compared(evidence: list[report.Evidence], together: list[tuple[str, ...]], r
 @stage
 def main(
     run: Run, test: Path, classes: Path, scores: Path, hypotheses: Path, detection: Path, adaptive: Path, flow: Path,
-    out: Path,
+    guard: Path, out: Path,
 ) -> None:  # fmt: skip
     """Write out/report.html. Folders of classifiers that params.yaml does not name are passed over."""
     evidence = [
@@ -38,6 +38,7 @@ def main(
             load_table(scores / name / "scores.parquet"),
             load_json(scores / name / "metrics.json"),
             load_json(flow / name / "metrics.json"),
+            load_json(guard / name / "metrics.json"),
             load_json(hypotheses / name / "hypotheses.json"),
             load_json(hypotheses / name / "controls.json"),
             load_csv(adaptive / name / "adaptive.csv"),

@@ -250,3 +250,13 @@ def test_the_guide_s_example_runs_from_files_to_report_and_row(tmp_path: Path) -
     assert artifacts.load_csv(tmp_path / "data/adaptive/given/adaptive.csv").empty
     assert "| guard |" in checkout.run("mistakes", "results").stdout
     assert "| guard |" in checkout.run("mistakes", "seeds", "given").stdout
+
+    done = checkout.run("mistakes", "check", "data/guard/given/model", "own/noise.npz")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "file,prediction,confidence,p,flagged,reason"
+    assert lines[400].startswith("own/noise.npz:399,")
+    scores = artifacts.load_table(tmp_path / "data/scores/given/scores.parquet").query("set == 'noise'")
+    assert [float(line.split(",")[3]) for line in lines[1:]] == pytest.approx(list(scores["p_guard"]), rel=1e-5)
+    narrow = np.load(tmp_path / "own/noise.npz")
+    np.savez(tmp_path / "own/narrow.npz", features=narrow["features"][:, 1:], logits=narrow["logits"])
+    refused(checkout.run("mistakes", "check", "data/guard/given/model", "own/narrow.npz", check=False), "features is")

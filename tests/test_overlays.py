@@ -91,7 +91,7 @@ def test_edits_are_not_lost_and_a_refusal_changes_nothing(checkout: Checkout) ->
     before = path.read_bytes()
     for arguments in (["bad.yaml"], ["nowhere.yaml"], ["--base", "nowhere"]):
         done = checkout.run("mistakes", "use", *arguments, check=False)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert done.stderr.startswith("error: "), done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert path.read_bytes() == before

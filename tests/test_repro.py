@@ -1,5 +1,6 @@
 """The real `dvc repro` in a real clone: caching, experiments, queue, kills, an absent server."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,10 +9,10 @@ import subprocess
 import time
 
 import pytest
-from conftest import Checkout, clone
+from conftest import Checkout, clone, duplicate
 
 STAGES = ("raw", "images", "classifier", "features", "flow", "detectors", "adversarial", "ood", "scores", "hypotheses",
-          "detection", "report")  # fmt: skip
+          "detection", "guard", "report")  # fmt: skip
 
 
 def test_repro_gives_report_metrics_and_a_complete_row(reproduced: Checkout) -> None:
@@ -44,6 +45,23 @@ def test_second_repro_does_nothing(reproduced: Checkout) -> None:
     assert "Running stage" not in done.stdout
     assert "Data and pipelines are up to date." in done.stdout
     assert len(reproduced.runs(level="stage")) == before
+
+
+def test_a_fresh_clone_that_computes_the_committed_results_has_a_complete_row(reproduced: Checkout, tmp_path) -> None:
+    """DVC skips track there: dvc.lock, which git brought, says that it has seen this very report."""
+    fresh = duplicate(reproduced, tmp_path / "fresh", "mlflow.db", "mlartifacts")
+    report = fresh.folder / "data/report/report.html"
+    md5 = hashlib.md5(report.read_bytes()).hexdigest()
+    (fresh.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
+    report.unlink()
+    done = fresh.run("dvc", "repro", "--no-run-cache")
+    assert "Running stage 'report'" in done.stdout
+    assert "Running stage 'track'" not in done.stdout
+    (row,) = fresh.runs(level="pipeline")
+    assert row.info.status == "FINISHED"
+    assert row.data.tags["ran.report"]
+    assert row.data.metrics["detection.macro_auroc.guard"]
+    assert fresh.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_tracking_twice_changes_nothing(reproduced: Checkout) -> None:

@@ -110,7 +110,7 @@ def test_nothing_that_fits_descends_from_test_adversarial_or_ood() -> None:
             read = {dep for dep in read if not dep.startswith("data/images/") or dep == f"data/images/{split}"}
         return {path}.union(*(ancestors(dep) for dep in read))
 
-    for name in ("classifier", "flow", "detectors"):
+    for name in ("classifier", "flow", "detectors", "guard"):
         met = set().union(*(ancestors(dep) for dep in data_deps(STAGES[name])))
         assert met & {"data/images/fit", "data/images/val", "data/images/cal"}
         assert not [path for path in met if "/test" in path or path.startswith(LEAKS)]

@@ -1,0 +1,137 @@
+"""The guard as others use it: one folder that answers, for new inputs, what they are and whether to believe it.
+
+The folder is an MLflow model too (flavour python_function, loaded by this module), and holds no pickle.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mistakes import conformal, density, features, guard, models
+from mistakes.artifacts import Array, load_arrays, load_json, save_arrays, save_json, save_text
+from mistakes.density import Density
+from mistakes.errors import InputError
+from mistakes.features import Batch
+from mistakes.guard import Guard
+
+FILES = ("model.safetensors", "flow.safetensors", "guard.safetensors")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an input must look like, and what the answer means."""
+
+    classes: list[str]
+    shape: list[int] | None  # (c, h, w) of the images; None: the inputs are outputs of a model
+    layer: str
+    early: list[str] | None
+    batch_size: int
+    alpha: float  # flagged at, unless another one is asked for
+    calibration: str  # correct: of correctly classified inputs a share alpha is flagged; all: of all clean ones
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A classifier with its guard, on the CPU."""
+
+    form: Form
+    model: models.Model | None
+    density: Density
+    guard: Guard
+    calibration: Array  # guard scores, float64 (n,)
+
+    def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Return a row for each input: prediction, confidence, p, flagged, reason.
+
+        inputs : images (n, c, h, w) of whole numbers 0 to 255, or where the guard was made for outputs a mapping of
+        ``features`` (n, d), ``logits`` (n, k) and the early features that it was made with. params : ``alpha``.
+
+        confidence : largest softmax probability. p : conformal p-value of the guard's score. flagged : p <= alpha; of
+        inputs like those that calibrated it at most a share alpha is, on average. reason : the part of the guard that
+        is most surprised. Raises InputError where inputs or alpha are not as the guard expects them.
+        """
+        alpha = float((params or {}).get("alpha", self.form.alpha))
+        if not 0 < alpha < 1:
+            raise InputError("guard", "alpha", alpha, "more than 0 and less than 1")
+        conformal.require(alpha, len(self.calibration))
+        batch = self._outputs(inputs)
+        log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
+        surprises = self.guard.explain(batch.early, batch.logits, log_density)
+        p = conformal.p_values(self.calibration, surprises.max(1))
+        probabilities = torch.as_tensor(batch.logits).double().softmax(1).numpy()
+        return pd.DataFrame(
+            {
+                "prediction": np.array(self.form.classes, object)[batch.logits.argmax(1)],
+                "confidence": probabilities.max(1),
+                "p": p,
+                "flagged": p <= alpha,
+                "reason": np.array(self.guard.names, object)[surprises.argmax(1)],
+            }
+        )
+
+    def _outputs(self, inputs: Any) -> Batch:
+        if self.model is None:
+            return self._given(inputs)
+        assert self.form.shape is not None
+        images, expected = np.asarray(inputs), f"(n, {', '.join(map(str, self.form.shape))})"
+        if images.ndim != 4 or list(images.shape[1:]) != self.form.shape or not len(images):
+            raise InputError("guard", "shape of the images", images.shape, expected)
+        whole = images.astype(np.uint8)
+        if not np.array_equal(whole, images):
+            raise InputError("guard", "pixels", f"{images.dtype} beyond that", "whole numbers from 0 to 255")
+        extractor = features.Extractor(self.model, self.form.layer, self.form.early, torch.device("cpu"))
+        return extractor.whole(whole, self.form.batch_size)
+
+    def _given(self, inputs: Any) -> Batch:
+        early = [features.early_name(i) for i in range(len(self.guard.widths))]
+        found = []
+        widths = [self.density.form.features, len(self.form.classes), *self.guard.widths]
+        for name, width in zip(["features", "logits", *early], widths, strict=True):
+            part = np.asarray(inputs[name], np.float32) if name in inputs else np.empty(0)
+            if part.ndim != 2 or part.shape[1] != width or not len(part) or not np.isfinite(part).all():
+                shown = f"{part.shape}" if name in inputs else "missing"
+                raise InputError("guard", name, shown, f"finite numbers (n, {width})")
+            found.append(part)
+        if len({len(part) for part in found}) > 1:
+            raise InputError("guard", "rows", [len(part) for part in found], "the same number in every array")
+        return Batch(found[0], found[1], tuple(found[2:]))
+
+
+def save(folder: Path, files: Mapping[str, Path], calibration: Array, form: Form) -> None:
+    """Write the folder: copies of ``files`` (by the names FILES), the guard's scores that calibrate, and the form."""
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_bytes(files[name].read_bytes())
+    save_arrays(folder, calibration=np.sort(calibration))
+    save_json(folder / "form.json", asdict(form))
+    parameter = {"name": "alpha", "type": "double", "default": form.alpha, "shape": None}
+    described = {
+        "flavors": {"python_function": {"loader_module": "mistakes.deployment"}},
+        "signature": {"inputs": None, "outputs": None, "params": json.dumps([parameter])},
+    }
+    save_text(folder / "MLmodel", json.dumps(described, indent=2) + "\n")  # JSON is YAML
+
+
+def load(folder: Path | str) -> Deployed:
+    """Read what save wrote. Raises InputError where a file is missing or corrupt."""
+    folder = Path(folder)
+    described = load_json(folder / "form.json")
+    try:
+        form = Form(**described)
+    except TypeError as error:
+        raise InputError(folder / "form.json", "content", str(error), "a form that stage guard wrote") from None
+    model = None if form.shape is None else models.load(folder / "model.safetensors")
+    fitted = density.load(folder / "flow.safetensors").requires_grad_(False)
+    (calibration,) = load_arrays(folder, "calibration")
+    return Deployed(form, model, fitted, guard.load(folder / "guard.safetensors"), np.asarray(calibration))
+
+
+def _load_pyfunc(path: str) -> Deployed:
+    """What MLflow calls."""
+    return load(path)
