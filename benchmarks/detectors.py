@@ -1,50 +1,92 @@
-"""What each baseline costs: python -m benchmarks.detectors [FEATURES_OF_FIT FEATURES_TO_SCORE]
+"""What each detector costs: python -m benchmarks.detectors [NAME]
 
-Prints a Markdown table. The arguments are folders that stage features wrote; without them features are synthetic, as
-many as Fashion-MNIST gives: 50,000 of 128 dimensions, 10 classes. Values of baselines are those of params.yaml.
+Prints a Markdown table: seconds to fit it and to score test features, megabytes (10^6 bytes) of what was fitted, and by
+how many megabytes the process grew at most. NAME is a classifier whose features, flow and detectors `dvc repro` left
+below data (default: the first of params.yaml). Each detector is measured in a process of its own, which has read the
+features beforehand. The guard is measured without the flow, whose densities it takes.
 """
 
+import multiprocessing
+import resource
 import sys
+import tempfile
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from mistakes import baselines, params
+from mistakes import baselines, density, features, guard, params
 from mistakes.artifacts import Array, load_arrays
+from mistakes.density import Density
+from mistakes.features import Batch
 
-SCORED = 10_000
+Cost = tuple[float, float, float, float]  # seconds to fit, seconds to score, MB fitted, MB grown
 
 
-def synthetic(n: int, rng: np.random.Generator, d: int = 128, classes: int = 10) -> tuple[Array, Array, Array]:
-    """Return features (n, d) after a ReLU, logits (n, classes) linear in them, and labels (n,)."""
-    shape = np.random.default_rng(0)  # of the distribution, the same in every call
-    means, mixing, W = (
-        shape.normal(0, 2, (classes, d)),
-        shape.normal(0, 1, (d, d)) / d**0.5,
-        shape.normal(0, 1, (d, classes)),
-    )
-    labels = rng.integers(0, classes, n)
-    z = np.maximum(means[labels] + rng.normal(size=(n, d)) @ mixing, 0).astype(np.float32)
-    return z, z @ W.astype(np.float32), labels
+def growth() -> float:
+    """Return the largest size of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def cost(detector: str, name: str) -> Cost:
+    """Return what ``detector`` costs for the classifier ``name``."""
+    root = Path("data/features") / name
+    fit, val, test = (whole(root / split) for split in ("fit", "val", "test"))
+    (labels,) = load_arrays(root / "fit", "labels")
+    labels = np.array(labels)
+    log_prob = density.load(Path("data/flow") / name / "flow.safetensors").log_prob
+    known = [density.evaluate(log_prob, part.features) for part in (val, test)]
+    before, started = growth(), time.perf_counter()
+    if detector == "log_density":
+        flow = _flow(fit, val)
+        fitted = time.perf_counter()
+        density.evaluate(flow.log_prob, test.features)
+        save = partial(density.save, flow)
+    elif detector == "guard":
+        settings = guard.Settings(**params.load().guard.model_dump())
+        made = guard.fit(fit.early, fit.logits, (val.early, val.logits, known[0]), settings)
+        fitted = time.perf_counter()
+        made.score(test.early, test.logits, known[1])
+        save = partial(guard.save, made)
+    else:
+        section = baselines.Settings(**params.load().detectors.model_dump(exclude={"calibration"}))
+        one = baselines.fit(fit.features, fit.logits, labels, section, [detector])
+        fitted = time.perf_counter()
+        one.score(test.features, test.logits)
+        save = partial(baselines.save, one)
+    done, after = time.perf_counter(), growth()
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder) / "file")
+        return fitted - started, done - fitted, (Path(folder) / "file").stat().st_size / 1e6, after - before
+
+
+def _flow(fit: Batch, val: Batch) -> Density:
+    s = params.load().flow
+    how = density.Optimisation(s.epochs, s.patience, s.batch_size, s.learning_rate, s.gradient_clip, s.seed)
+    return density.fit(
+        fit.features, val.features, s.kind, s.transform, s.components, s.layers, s.hidden, how, torch.device("cpu"),
+        lambda *_args, **_metrics: None,
+    ).density  # fmt: skip
+
+
+def whole(folder: Path) -> Batch:
+    """Return stored features, read to memory."""
+    batch = features.load(folder)
+    early: tuple[Array, ...] = tuple(np.array(part) for part in batch.early)
+    return Batch(np.array(batch.features), np.array(batch.logits), early)
 
 
 def main() -> None:
     """Measure and print."""
-    if len(sys.argv) == 3:
-        fit, new = (load_arrays(Path(path), "features", "logits", "labels") for path in sys.argv[1:])
-    else:
-        fit, new = synthetic(50_000, np.random.default_rng(1)), synthetic(SCORED, np.random.default_rng(2))
-    rows = np.resize(np.arange(len(new[0])), SCORED)  # repeated or cut to the same number for all
-    settings = baselines.Settings(**params.load().detectors.model_dump())
-    fitted, costs = baselines.measure(*fit, settings, new[0][rows], new[1][rows])
-    print(f"| detector | fit (s) | score {SCORED:,} inputs (s) | state (MB) |\n|---|---:|---:|---:|")
-    for name in fitted.names:
-        seconds, scoring, size = (costs[f"{name}.{key}"] for key in ("fit_seconds", "score_seconds", "megabytes"))
-        print(f"| {name} | {seconds:.3f} | {scoring:.3f} | {size:.2f} |")
-    totals = (
-        sum(v for k, v in costs.items() if k.endswith(kind)) for kind in ("fit_seconds", "score_seconds", "bytes")
-    )
-    print("| all | {:.3f} | {:.3f} | {:.2f} |".format(*totals))
+    name = sys.argv[1] if len(sys.argv) > 1 else next(iter(params.load().classifiers))
+    n = len(load_arrays(Path("data/features") / name / "test", "logits")[0])
+    print(f"| detector | fit (s) | score {n:,} inputs (s) | fitted (MB) | memory (MB) |\n|---|---:|---:|---:|---:|")
+    for detector in ("guard", "log_density", *baselines.NAMES):
+        with multiprocessing.get_context("spawn").Pool(1) as fresh:
+            fit, score, size, memory = fresh.apply(cost, (detector, name))
+        print(f"| {detector} | {fit:.2f} | {score:.2f} | {size:.2f} | {memory:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

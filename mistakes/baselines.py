@@ -202,13 +202,17 @@ def _tensor(array: Array) -> Tensor:
     return torch.as_tensor(array.copy())  # a copy, for stored arrays are mapped read-only
 
 
-def fit(features: Array, logits: Array, labels: Array, settings: Settings) -> Baselines:
-    """Fit on training features (n, d), logits (n, k) and labels (n,); without vim where ``vim_share`` is None.
+def fit(
+    features: Array, logits: Array, labels: Array, settings: Settings, names: Sequence[str] | None = None
+) -> Baselines:
+    """Fit ``names`` (all of them by default) on training features (n, d), logits (n, k) and labels (n,).
+
+    Without vim where ``vim_share`` is None.
 
     Raises InputError, naming the parameter or what is wrong with the features, where a baseline cannot be fitted.
     """
     data = _data(features, logits, labels)
-    return Baselines({name: _DETECTORS[name][0](data, settings) for name in _wanted(settings)})
+    return Baselines({name: _DETECTORS[name][0](data, settings) for name in names or _wanted(settings)})
 
 
 def _data(features: Array, logits: Array, labels: Array) -> Data:

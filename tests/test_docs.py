@@ -6,10 +6,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import servers
 import yaml
 from conftest import ROOT, Checkout, duplicate
+from PIL import Image
 
 WORKFLOW = ROOT / ".github/workflows/pipeline.yml"
 
@@ -39,7 +41,7 @@ def checkout(reproduced: Checkout, tmp_path: Path) -> Checkout:
 
 
 def test_every_guide_has_commands_that_are_run_here() -> None:
-    for guide in ("remotes", "server", "queue", "faults", "lineage", "ci"):
+    for guide in ("guard", "remotes", "server", "queue", "faults", "lineage", "ci"):
         assert blocks(f"{guide}.md")
         assert f"docs/{guide}.md" in (ROOT / "README.md").read_text()
 
@@ -84,6 +86,15 @@ def test_server(checkout: Checkout, team: servers.Team) -> None:
     text = (ROOT / "docs/server.md").read_text()
     assert "bash server/start.sh" in text
     assert "make server" in text
+
+
+def test_guard(reproduced: Checkout) -> None:
+    (reproduced.folder / "own/new").mkdir(parents=True)  # not tracked by git
+    for i, image in enumerate(np.load(reproduced.folder / "data/images/test/images.npy")[:5]):
+        Image.fromarray(image[0]).save(reproduced.folder / f"own/new/{i}.png")
+    shown = follow(reproduced, "guard.md", swap={"supervised": "smoke"})
+    assert shown.startswith("file,prediction,confidence,p,flagged,reason\nown/new/0.png,")
+    (reproduced.folder / "answer.csv").unlink()
 
 
 def test_faults(checkout: Checkout) -> None:
