@@ -58,7 +58,7 @@ class Result:
     n: int  # failures
     n_success: int
     difference: float  # mean log-density of successes minus that of failures, nats; within strata where so tested
-    a12: float  # P(failure less likely than success) + P(tie) / 2: A12, the AUROC; within confidence bins for those
+    a12: float  # P(failure less likely than success) + P(tie) / 2: A12, the AUROC; over pairs within strata for those
     a12_low: float
     a12_high: float
     a12_null_sd: float | None  # within strata where so tested
@@ -109,7 +109,7 @@ def test(hypothesis: str, name: str, family: str, kind: str, sample: Sample, set
     strata = _STRATA[kind](sample, settings.bins) if kind in _STRATA else np.zeros(len(f) + len(s))
     parts = effects.parts_of(strata[: len(f)], strata[len(f) :])
     difference, p = _TESTS[kind](sample, strata, settings.resamples, rng)
-    shown = parts if kind == "permutation_within_confidence_bins" else effects.WHOLE
+    shown = parts if kind in _STRATA else effects.WHOLE  # the effect of what is tested
     paired = kind == "permutation_paired"
     a12, low, high = effects.a12(f, s, shown, paired, settings.bootstrap, settings.confidence, rng)
     return Result(

@@ -90,6 +90,18 @@ def test_stratification_removes_a_planted_effect_of_class_composition(rng: np.ra
     assert stratified[1] > 0.01
 
 
+def test_the_effect_that_is_shown_is_that_of_what_is_tested(rng: np.random.Generator) -> None:
+    """A class that is unlikely and often mistaken makes mistakes unlikely, though none is within its class."""
+    classes = np.repeat([0, 1], 2000)
+    failed, scores = rng.random(4000) < np.where(classes, 0.3, 0.05), rng.normal(size=4000) + 2 * classes
+    sample = split(failed, scores, classes, np.zeros(4000))
+    within = hypotheses.test("H1", "s", "f", "permutation_within_predicted_class", sample, settings(0))
+    pooled = hypotheses.test("H1", "s", "f", "permutation", sample, settings(0))
+    assert within.a12_low < 0.5 < within.a12_high
+    assert abs(within.a12 - 0.5) < 4 * within.a12_null_sd
+    assert pooled.a12_low > 0.7
+
+
 def test_one_stratum_agrees_with_scipy(rng: np.random.Generator) -> None:
     f, s = rng.normal(0.25, 1, 25), rng.normal(0, 1, 60)
     expected = stats.permutation_test((f, s), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True,
