@@ -97,9 +97,8 @@ def test_the_effect_that_is_shown_is_that_of_what_is_tested(rng: np.random.Gener
     sample = split(failed, scores, classes, np.zeros(4000))
     within = hypotheses.test("H1", "s", "f", "permutation_within_predicted_class", sample, settings(0))
     pooled = hypotheses.test("H1", "s", "f", "permutation", sample, settings(0))
-    assert within.a12_low < 0.5 < within.a12_high
     assert abs(within.a12 - 0.5) < 4 * within.a12_null_sd
-    assert pooled.a12_low > 0.7
+    assert pooled.a12 > 0.6
 
 
 def test_one_stratum_agrees_with_scipy(rng: np.random.Generator) -> None:
