@@ -16,10 +16,9 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
-from mistakes import attacks
+from mistakes import attacks, conformal
 from mistakes.artifacts import Array
 from mistakes.classifier import to_unit
-from mistakes.conformal import p_values
 from mistakes.errors import InputError
 from mistakes.features import Extractor, Outputs
 
@@ -57,10 +56,8 @@ def threshold(calibration: Array, alpha: float) -> float:
 
     Raises InputError where no p-value can reach alpha, so that every attack would go undetected.
     """
-    allowed = calibration[p_values(calibration, calibration) > alpha]
-    if 1 / (len(calibration) + 1) > alpha:
-        raise InputError("params.yaml", "adaptive.alpha", alpha, f"at least 1/{len(calibration) + 1}, or more images")
-    return float(allowed.max())
+    conformal.require(alpha, len(calibration), key="adaptive.alpha")
+    return float(calibration[conformal.p_values(calibration, calibration) > alpha].max())
 
 
 def spread(calibration: Array) -> float:

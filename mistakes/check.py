@@ -1,53 +1,83 @@
 """The guard's answer to files: images, or features and logits of a model."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from mistakes import deployment, folders, outputs
+from mistakes import folders, outputs
 from mistakes.artifacts import Array
+from mistakes.deployment import Deployed, Form
 from mistakes.errors import InputError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_AT_ONCE = 1000  # images in memory
 
 
-def check(model: Path, paths: Sequence[Path], alpha: float | None) -> pd.DataFrame:
-    """Return a row for each input: file (or file and row), then what Deployed.predict says.
+def check(guard: Deployed, paths: Sequence[Path], alpha: float | None, skip: bool) -> tuple[pd.DataFrame, list[str]]:
+    """Return a row for each input, file (or file and row) and what Deployed.predict says; and what was left out.
 
-    paths : image files, and folders that are searched for them; where the guard was made for outputs, files or folders
-    of features and logits, as module outputs reads them. alpha : None for that of the guard.
+    paths : image files, and folders that are searched for them, hidden files and other kinds left out; where the guard
+    was made for outputs, files or folders of features and logits, as module outputs reads them. alpha : None for that
+    of the guard. skip : leave images out that cannot be read.
     Raises InputError where a file is missing, corrupt, or not as the guard expects it.
     """
-    guard = deployment.load(model)
     params = {} if alpha is None else {"alpha": alpha}
     if guard.form.shape is None:
-        answers = []
-        for path in paths:
-            answer = guard.predict(outputs.read({}, {"new": path}, None)[1]["new"], params)
-            answer.insert(0, "file", [f"{path}:{row}" for row in range(len(answer))])
-            answers.append(answer)
-        return pd.concat(answers, ignore_index=True)
-    files = [file for path in paths for file in _images(path)]
-    answer = guard.predict(np.stack([_image(file, guard.form.shape) for file in files]), params)
-    answer.insert(0, "file", [str(file) for file in files])
+        return pd.concat([_given(guard, path, params) for path in paths], ignore_index=True), []
+    found = [_images(path) for path in paths]
+    files, left_out = [file for images, _ in found for file in images], [name for _, others in found for name in others]
+    answers = []
+    for start in range(0, len(files), _AT_ONCE):
+        names, images = [], []
+        for file in files[start : start + _AT_ONCE]:
+            try:
+                images.append(_image(file, guard.form))
+                names.append(str(file))
+            except InputError as error:
+                if not skip:
+                    raise
+                left_out.append(str(error))
+        if images:
+            answers.append(_named(guard.predict(np.stack(images), params), names))
+    if not answers:
+        raise InputError("command line", "images", "none", "at least one that can be read")
+    return pd.concat(answers, ignore_index=True), left_out
+
+
+def _given(guard: Deployed, path: Path, params: dict[str, float]) -> pd.DataFrame:
+    arrays = outputs.read({}, {"new": path}, None)[1]["new"]
+    try:
+        answer = guard.predict(arrays, params)
+    except InputError as error:
+        raise InputError(path, "content", str(error), "what this guard was made for") from None
+    return _named(answer, [f"{path}:{row}" for row in range(len(answer))])
+
+
+def _named(answer: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    answer.insert(0, "file", names)
     return answer
 
 
-def _images(path: Path) -> list[Path]:
+def _images(path: Path) -> tuple[list[Path], list[str]]:
+    """Return the images of a file or folder, and the names of other files in it."""
     if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not found:
+        return [path], []
+    inside = {
+        file: PurePosixPath(file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if file.is_file()
+    }
+    shown = [file for file, name in inside.items() if not folders.hidden(name)]
+    images = [file for file in shown if file.suffix.lower() in SUFFIXES]
+    if not images:
         raise InputError(path, "images", "none", f"files {', '.join(sorted(SUFFIXES))} in the folder or below")
-    return found
+    return images, [str(file) for file in shown if file not in set(images)]
 
 
-def _image(path: Path, shape: Sequence[int]) -> Array:
-    """Return an image (c, h, w) as the guard knows them: to a square it is scaled and cropped, as raw.size says."""
-    channels, height, width = shape
-    image = folders.read_one(path, height if height == width else None, channels)
-    if list(image.shape) != list(shape):
-        raise InputError(path, "size", f"{image.shape[2]} x {image.shape[1]}", f"{width} x {height} pixels")
+def _image(path: Path, form: Form) -> Array:
+    assert form.shape is not None
+    image = folders.read_one(path, form.size, form.shape[0])
+    if list(image.shape) != form.shape:
+        expected = f"{form.shape[2]} x {form.shape[1]} pixels, as the classifier knows them"
+        raise InputError(path, "size", f"{image.shape[2]} x {image.shape[1]}", expected)
     return image

@@ -17,13 +17,15 @@ def use(paths: list[Path], base: str, force: bool) -> None:
     print(f"params.yaml: {' + '.join([base, *map(str, paths)])}; classifiers: {', '.join(params.load().classifiers)}")
 
 
-def check(model: Path, paths: list[Path], alpha: float | None) -> None:
+def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip_corrupt: bool) -> None:
     """Print the guard's answer to new images (or files of features and logits) as CSV: a row for each input."""
-    from mistakes import check
+    from mistakes import check, deployment
 
-    answer = check.check(model, paths, alpha)
+    answer, left_out = check.check(deployment.load(model, trust), paths, alpha, skip_corrupt)
     print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
-    print(f"flagged {answer['flagged'].sum()} of {len(answer)}", file=sys.stderr)
+    print(f"flagged {answer['flagged'].sum()} of {len(answer)}; left out {len(left_out)}", file=sys.stderr)
+    for name in left_out[:5]:
+        print(f"left out: {name}", file=sys.stderr)
 
 
 def publish(revisions: list[str]) -> None:
@@ -106,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("model", type=Path, metavar="GUARD", help="data/guard/NAME/model, or a copy of it")
     checking.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image, or folder of images")
     checking.add_argument("--alpha", type=float, help="share of good inputs that may be flagged (default: the guard's)")
+    checking.add_argument("--trust", action="store_true", help="run the program that an own classifier names or holds")
+    checking.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
     publishing = command(publish)
     publishing.add_argument("revisions", nargs="*", metavar="REV", help="git revision, or name of a DVC experiment")
     command(show).add_argument("what", metavar="RUN", help="id or name of an MLflow run, or the path of an artifact")

@@ -1,4 +1,4 @@
-"""Conformal p-values: a false-alarm rate that holds exactly, whatever the score."""
+"""Conformal p-values: whatever the score, a bound on the false alarms of inputs drawn like the calibration inputs."""
 
 import numpy as np
 
@@ -17,9 +17,9 @@ def p_values(calibration: Array, scores: Array) -> Array:
     return (1 + at_least) / (len(ordered) + 1)
 
 
-def require(alpha: float, calibration: int) -> None:
+def require(alpha: float, calibration: int, where: str = "params.yaml", key: str = "detection.alpha") -> None:
     """Raise InputError where no p-value of ``calibration`` images can reach ``alpha``: nothing would be flagged."""
     if 1 / (calibration + 1) > alpha:
         least = int(np.ceil(1 / alpha)) - 1
         expected = f"at least 1/{calibration + 1} with {calibration} calibration images ({least} images for this alpha)"
-        raise InputError("params.yaml", "detection.alpha", alpha, expected)
+        raise InputError(where, key, alpha, expected)

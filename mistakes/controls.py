@@ -93,7 +93,7 @@ def _uniform(
     bounds = rejected.proportion_ci(1 - settings.alpha, method="exact")
     distance = float(stats.kstest(p, "uniform").pvalue)
     return Control(
-        control, "p uniform on [0, 1]", n, n_other, len(p), f"share of p <= {LEVEL}",
+        control, expected, n, n_other, len(p), statistic,
         rejected.statistic, float(bounds.low), float(bounds.high), "kolmogorov_smirnov", distance, None,
         distance >= settings.alpha,
     )  # fmt: skip

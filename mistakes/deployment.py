@@ -4,6 +4,7 @@ The folder is an MLflow model too (flavour python_function, loaded by this modul
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from mistakes import conformal, density, features, guard, models
 from mistakes.artifacts import Array, load_arrays, load_json, save_arrays, save_json, save_text
 from mistakes.density import Density
 from mistakes.errors import InputError
-from mistakes.features import Batch
+from mistakes.features import Batch, Extractor
 from mistakes.guard import Guard
 
 FILES = ("model.safetensors", "flow.safetensors", "guard.safetensors")
@@ -29,6 +30,7 @@ class Form:
 
     classes: list[str]
     shape: list[int] | None  # (c, h, w) of the images; None: the inputs are outputs of a model
+    size: int | None  # pixels: image files are scaled and cropped to that square; None: they have the size already
     layer: str
     early: list[str] | None
     batch_size: int
@@ -41,7 +43,7 @@ class Deployed:
     """A classifier with its guard, on the CPU."""
 
     form: Form
-    model: models.Model | None
+    extractor: Extractor | None  # None: the inputs are outputs of a model
     density: Density
     guard: Guard
     calibration: Array  # guard scores, float64 (n,)
@@ -54,13 +56,10 @@ class Deployed:
 
         confidence : largest softmax probability. p : conformal p-value of the guard's score. flagged : p <= alpha; of
         inputs like those that calibrated it at most a share alpha is, on average. reason : the part of the guard that
-        is most surprised. Raises InputError where inputs or alpha are not as the guard expects them.
+        is most surprised, each by its share of alpha. Raises InputError where inputs or alpha are not as expected.
         """
-        alpha = float((params or {}).get("alpha", self.form.alpha))
-        if not 0 < alpha < 1:
-            raise InputError("guard", "alpha", alpha, "more than 0 and less than 1")
-        conformal.require(alpha, len(self.calibration))
-        batch = self._outputs(inputs)
+        alpha = self._alpha(params or {})
+        batch = self._given(inputs) if self.extractor is None else self._seen(inputs, self.extractor)
         log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
         surprises = self.guard.explain(batch.early, batch.logits, log_density)
         p = conformal.p_values(self.calibration, surprises.max(1))
@@ -75,32 +74,53 @@ class Deployed:
             }
         )
 
-    def _outputs(self, inputs: Any) -> Batch:
-        if self.model is None:
-            return self._given(inputs)
+    def _alpha(self, params: Mapping[str, Any]) -> float:
+        for name in params.keys() - {"alpha"}:
+            raise InputError("guard", "parameter", name, "alpha")
+        (alpha,) = _numbers([params.get("alpha", self.form.alpha)], "alpha").tolist()
+        if not 0 < alpha < 1:
+            raise InputError("guard", "alpha", alpha, "more than 0 and less than 1")
+        conformal.require(alpha, len(self.calibration), "guard", "alpha")
+        return float(alpha)
+
+    def _seen(self, inputs: Any, extractor: Extractor) -> Batch:
         assert self.form.shape is not None
-        images, expected = np.asarray(inputs), f"(n, {', '.join(map(str, self.form.shape))})"
+        images = _numbers(inputs, "images")
         if images.ndim != 4 or list(images.shape[1:]) != self.form.shape or not len(images):
+            expected = f"(n, {', '.join(map(str, self.form.shape))})"
             raise InputError("guard", "shape of the images", images.shape, expected)
-        whole = images.astype(np.uint8)
-        if not np.array_equal(whole, images):
-            raise InputError("guard", "pixels", f"{images.dtype} beyond that", "whole numbers from 0 to 255")
-        extractor = features.Extractor(self.model, self.form.layer, self.form.early, torch.device("cpu"))
-        return extractor.whole(whole, self.form.batch_size)
+        low, high = float(images.min()), float(images.max())
+        if low < 0 or high > 255 or (images.dtype != np.uint8 and (high == 1 or not (images % 1 == 0).all())):
+            raise InputError(
+                "guard", "pixels", f"{images.dtype} from {low:g} to {high:g}", "whole numbers from 0 to 255"
+            )
+        return extractor.whole(images.astype(np.uint8), self.form.batch_size)
 
     def _given(self, inputs: Any) -> Batch:
         early = [features.early_name(i) for i in range(len(self.guard.widths))]
-        found = []
         widths = [self.density.form.features, len(self.form.classes), *self.guard.widths]
+        found = []
         for name, width in zip(["features", "logits", *early], widths, strict=True):
-            part = np.asarray(inputs[name], np.float32) if name in inputs else np.empty(0)
+            if not isinstance(inputs, Mapping) or name not in inputs:
+                raise InputError("guard", name, "missing", f"an array (n, {width})")
+            part = _numbers(inputs[name], name).astype(np.float32)
             if part.ndim != 2 or part.shape[1] != width or not len(part) or not np.isfinite(part).all():
-                shown = f"{part.shape}" if name in inputs else "missing"
-                raise InputError("guard", name, shown, f"finite numbers (n, {width})")
+                raise InputError("guard", name, part.shape, f"finite numbers (n, {width})")
             found.append(part)
         if len({len(part) for part in found}) > 1:
             raise InputError("guard", "rows", [len(part) for part in found], "the same number in every array")
         return Batch(found[0], found[1], tuple(found[2:]))
+
+
+def _numbers(values: Any, key: str) -> Array:
+    """Return an array of real numbers; raises InputError where they are none."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise InputError("guard", key, "ragged", "an array") from None
+    if array.dtype.kind not in "iuf" or np.isnan(array).any():
+        raise InputError("guard", key, "NaN" if array.dtype.kind == "f" else str(array.dtype), "numbers")
+    return array
 
 
 def save(folder: Path, files: Mapping[str, Path], calibration: Array, form: Form) -> None:
@@ -118,20 +138,26 @@ def save(folder: Path, files: Mapping[str, Path], calibration: Array, form: Form
     save_text(folder / "MLmodel", json.dumps(described, indent=2) + "\n")  # JSON is YAML
 
 
-def load(folder: Path | str) -> Deployed:
-    """Read what save wrote. Raises InputError where a file is missing or corrupt."""
+def load(folder: Path | str, trust: bool = False) -> Deployed:
+    """Read what save wrote. Raises InputError where a file is missing or corrupt.
+
+    trust : an own classifier may name a function, or hold an archive, that is run; without ``trust`` it is refused.
+    """
     folder = Path(folder)
     described = load_json(folder / "form.json")
     try:
         form = Form(**described)
     except TypeError as error:
         raise InputError(folder / "form.json", "content", str(error), "a form that stage guard wrote") from None
-    model = None if form.shape is None else models.load(folder / "model.safetensors")
+    extractor = None
+    if form.shape is not None:
+        model = models.load(folder / "model.safetensors", trust)
+        extractor = Extractor(model, form.layer, form.early, torch.device("cpu"))
     fitted = density.load(folder / "flow.safetensors").requires_grad_(False)
     (calibration,) = load_arrays(folder, "calibration")
-    return Deployed(form, model, fitted, guard.load(folder / "guard.safetensors"), np.asarray(calibration))
+    return Deployed(form, extractor, fitted, guard.load(folder / "guard.safetensors"), np.array(calibration))
 
 
 def _load_pyfunc(path: str) -> Deployed:
-    """What MLflow calls."""
-    return load(path)
+    """What MLflow calls; MISTAKES_TRUST=1 in the environment is its ``trust``."""
+    return load(path, os.environ.get("MISTAKES_TRUST") == "1")

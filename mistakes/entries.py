@@ -6,6 +6,8 @@ from pydantic import Discriminator, Field, PlainValidator, Tag, field_validator
 
 from mistakes.sections import Count, NonNegative, Positive, Section, Seed, Share
 
+WEIGHTS = frozenset({"pretrained", "weights", "weights_backbone", "checkpoint_path"})  # arguments that none may give
+
 
 def _labels(value: Any) -> int | str:
     if value == "all" or (type(value) is int and value > 0):
@@ -105,7 +107,7 @@ class Code(Own):
     @field_validator("arguments")
     @classmethod
     def _no_weights(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        if found := {"pretrained", "weights", "weights_backbone", "checkpoint_path"} & arguments.keys():
+        if found := WEIGHTS & arguments.keys():
             raise ValueError(f"no {', '.join(sorted(found))}: weights are a safetensors file, named by the key weights")
         return arguments
 

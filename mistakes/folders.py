@@ -92,7 +92,7 @@ def _entries(path: Path, stack: ExitStack) -> list[Entry]:
     for name, _ in found:
         if name.is_absolute() or ".." in name.parts:
             raise InputError(path, "member", str(name), "a path that stays inside the archive")
-    return [(name, load) for name, load in found if name.parts and not _hidden(name)]
+    return [(name, load) for name, load in found if name.parts and not hidden(name)]
 
 
 def _walk(path: Path) -> Iterator[Entry]:
@@ -126,7 +126,7 @@ def _tar(archive: tarfile.TarFile, path: Path) -> list[Entry]:
     return [(PurePosixPath(member.name), None if member.isdir() else partial(load, member)) for member in members]
 
 
-def _hidden(name: PurePosixPath) -> bool:
+def hidden(name: PurePosixPath) -> bool:
     """Tell what file managers add: .DS_Store and the like, __MACOSX in zips."""
     return name.name in {"Thumbs.db", "desktop.ini"} or any(p.startswith(".") or p == "__MACOSX" for p in name.parts)
 

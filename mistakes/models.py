@@ -6,14 +6,22 @@ import torch
 
 from mistakes import classifier, own
 from mistakes.artifacts import Array, load_tensors
+from mistakes.errors import InputError
 
 Model = classifier.Classifier | own.Own
 NO_GRADIENT = "the logits of this classifier have no gradient, along which attacks descend"
 
 
-def load(path: Path) -> Model:
-    """Rebuild what stage classifier wrote, in evaluation mode. Raises InputError where the file is corrupt."""
+def load(path: Path, trust: bool = True) -> Model:
+    """Rebuild what stage classifier wrote, in evaluation mode.
+
+    Raises InputError where the file is corrupt, and without ``trust`` where it names a program of others to run.
+    """
     tensors, description = load_tensors(path)
+    if not trust and description.get("source") in own.PROGRAMS:
+        program = str(description.get("entrypoint", description["source"]))
+        expected = "one that you trust: say so with --trust (in Python trust=True), and it runs"
+        raise InputError(path, "program", program, expected)
     return own.rebuild(tensors, description, path) if "source" in description else classifier.load(path)
 
 

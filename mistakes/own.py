@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mistakes.artifacts import save_tensors
+from mistakes.entries import WEIGHTS
 from mistakes.errors import InputError
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 ARCHIVES = {"torchscript": "constants.pkl", "torch_export": "archive_format"}  # a member that only this kind has
+PROGRAMS = ("entrypoint", *ARCHIVES)  # sources that are code of others, which runs when a network is rebuilt
 FORM = "(features, logits) or (features, logits, early_1, early_2, ...), tensors with a row per image"
 Description = Mapping[str, Any]
 
@@ -101,7 +103,9 @@ def build(description: Description) -> nn.Module:
         name, function = description["entrypoint"], _function(description["entrypoint"])
     else:
         name, function = description["name"], _library(source)
-        arguments = {"weights": None} | arguments if source == "torchvision" else {"pretrained": False} | arguments
+        # whatever a file says: nothing is fetched or unpickled
+        arguments = {k: v for k, v in arguments.items() if k not in WEIGHTS}
+        arguments |= {"weights": None} if source == "torchvision" else {"pretrained": False}
         arguments = {"name" if source == "torchvision" else "model_name": name} | arguments
     try:
         net = function(**arguments)

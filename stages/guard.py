@@ -17,8 +17,8 @@ def main(
     alpha = run.params.detection.alpha
     conformal.require(alpha, len(scores))
     form = deployment.Form(
-        load_json(classes), shape, **run.params.features.model_dump(), alpha=alpha,
-        calibration=run.params.detectors.calibration,
+        load_json(classes), shape, getattr(run.params.raw, "size", None), **run.params.features.model_dump(),
+        alpha=alpha, calibration=run.params.detectors.calibration,
     )  # fmt: skip
     files = dict(zip(deployment.FILES, (classifier, flow, guard), strict=True))
     deployment.save(out / "model", files, scores, form)

@@ -1,5 +1,6 @@
 """The folder that a user deploys says of new inputs what the pipeline says of them, by itself and through MLflow."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 from conftest import Checkout
 from PIL import Image
 
-from mistakes import deployment
-from mistakes.artifacts import load_table
+from mistakes import check, deployment
+from mistakes.artifacts import load_table, save_tensors
 from mistakes.errors import InputError
 
 MODEL = Path("data/guard/smoke/model")
@@ -80,14 +81,43 @@ def test_bad_inputs(folder: Path, test_images: np.ndarray) -> None:
         (test_images[:0], "shape of the images"),
         (np.repeat(test_images, 3, axis=1), "shape of the images"),
         (test_images / 255, "whole numbers from 0 to 255"),
+        ((test_images > 99).astype(int), "whole numbers from 0 to 255"),
         (test_images.astype(int) + 1000, "whole numbers from 0 to 255"),
+        (test_images > 99, "images is 'bool'"),
+        (test_images * np.nan, "images is 'NaN'"),
+        ([[1, 2], [3]], "images is 'ragged'"),
+        (None, "images is 'object'"),
     ):
         with pytest.raises(InputError, match=words):
             guard.predict(images)
-    with pytest.raises(InputError, match="alpha is 2"):
-        guard.predict(test_images, {"alpha": 2})
-    with pytest.raises(InputError, match="calibration images"):
-        guard.predict(test_images, {"alpha": 1e-6})
+    for parameters, words in (
+        ({"alpha": 2}, "guard: alpha is 2"),
+        ({"alpha": None}, "guard: alpha is 'object'"),
+        ({"alpha": "x"}, "guard: alpha is"),
+        ({"aplha": 0.1}, "parameter is 'aplha'"),
+        ({"alpha": 1e-6}, "guard: alpha is 1e-06, expected at least 1/.* calibration images"),
+    ):
+        with pytest.raises(InputError, match=words):
+            guard.predict(test_images, parameters)
+
+
+def test_a_program_is_run_only_for_who_trusts_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "made"
+    description = {"source": "entrypoint", "entrypoint": "os:mkdir", "arguments": {"path": str(made)}}
+    save_tensors(folder / "model.safetensors", {}, description)
+    with pytest.raises(InputError, match="program is 'os:mkdir', expected one that you trust"):
+        deployment.load(folder)
+    assert not made.exists()
+    with pytest.raises(InputError, match="os:mkdir"):  # which is no network
+        deployment.load(folder, trust=True)
+    assert made.exists()
+    made.rmdir()
+    with pytest.raises(InputError, match="program is"):
+        deployment._load_pyfunc(str(folder))
+    monkeypatch.setenv("MISTAKES_TRUST", "1")
+    with pytest.raises(InputError, match="os:mkdir"):
+        deployment._load_pyfunc(str(folder))
+    assert made.exists()
 
 
 @pytest.mark.parametrize(
@@ -106,8 +136,9 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
     (tmp_path / "below").mkdir()
     for i, name in enumerate(("a.png", "below/b.PNG")):
         Image.fromarray(test_images[i, 0]).save(tmp_path / name)
-    Image.fromarray(test_images[2, 0]).resize((40, 30)).convert("RGB").save(tmp_path / "c.bmp")  # scaled, cropped, grey
+    Image.fromarray(test_images[2, 0]).convert("RGB").save(tmp_path / "c.bmp")  # becomes grey
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "._a.png").write_text("what a file manager leaves")
     done = reproduced.run("mistakes", "check", str(MODEL), str(tmp_path), str(tmp_path / "a.png"))
     (tmp_path / "answer.csv").write_text(done.stdout)
     answer = pd.read_csv(tmp_path / "answer.csv")
@@ -115,12 +146,22 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
     known = deployment.load(reproduced.folder / MODEL).predict(test_images[:2])
     assert answer["prediction"].astype(str).tolist()[:2] == known["prediction"].tolist()
     assert answer["p"].to_numpy()[:2] == pytest.approx(known["p"].to_numpy(), abs=0.02)
-    assert f"flagged {answer['flagged'].sum()} of 4" in done.stderr
+    assert done.stderr.splitlines() == [
+        f"flagged {answer['flagged'].sum()} of 4; left out 1", f"left out: {tmp_path / 'notes.txt'}"
+    ]  # fmt: skip
 
     (tmp_path / "d.png").write_bytes(b"no image")
+    Image.new("L", (40, 30)).save(tmp_path / "e.jpg")
+    done = reproduced.run("mistakes", "check", str(MODEL), str(tmp_path), "--skip-corrupt")
+    assert done.stdout == "".join((tmp_path / "answer.csv").read_text().splitlines(keepends=True)[:-1])
+    assert "left out 4" in done.stderr
+    guard = deployment.load(reproduced.folder / MODEL)
+    scaling = dataclasses.replace(guard, form=dataclasses.replace(guard.form, size=guard.form.shape[1]))
+    assert len(check.check(scaling, [tmp_path / "e.jpg"], None, skip=False)[0]) == 1
     for arguments, words in (
         ([str(MODEL), str(tmp_path)], "d.png: file is no image"),
         ([str(MODEL), "nowhere.png"], "nowhere.png: file is"),
+        ([str(MODEL), str(tmp_path / "e.jpg")], "e.jpg: size is 40 x 30, expected"),
         (["nowhere", str(tmp_path / "a.png")], "nowhere/form.json: file is 'missing'"),
         ([str(MODEL), str(tmp_path / "a.png"), "--alpha", "0"], "alpha is 0.0"),
     ):
