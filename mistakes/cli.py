@@ -21,6 +21,8 @@ def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip
     """Print the guard's answer to new images (or files of features and logits) as CSV: a row for each input."""
     from mistakes import check, deployment
 
+    if trust:
+        sys.path.insert(0, "")  # as in the stages: an entry point may lie in the folder where one stands
     answer, left_out = check.check(deployment.load(model, trust), paths, alpha, skip_corrupt)
     print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
     print(f"flagged {answer['flagged'].sum()} of {len(answer)}; left out {len(left_out)}", file=sys.stderr)

@@ -11,12 +11,14 @@ import pytest
 import torch
 import yaml
 from conftest import clone
+from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from test_bad_input import SMOKE, refused, run
 from torch import Tensor, nn
 
 from mistakes import attacks, intake, layers, models, own, params
+from mistakes.artifacts import load_table
 from mistakes.errors import InputError
 from mistakes.features import Extractor
 
@@ -389,3 +391,12 @@ def test_own_classifiers_through_the_whole_pipeline(project: Path, tmp_path: Pat
         assert ("n.fgsm_05" in scores) == (name == "mine")
     assert (checkout.folder / "data/report/report.html").is_file()
     assert checkout.run("mistakes", "results").stdout.startswith("Accuracy: ")
+    Image.fromarray(np.load(checkout.folder / "data/images/test/images.npy")[0, 0]).save(checkout.folder / "one.png")
+    for name, program in (("mine", "mynet:make"), ("steps", "torchscript")):
+        ask = ("mistakes", "check", f"data/guard/{name}/model", "one.png")
+        done = checkout.run(*ask, check=False)
+        assert done.returncode == 2
+        assert f"program is '{program}'" in done.stderr
+        scores = load_table(checkout.folder / "data/scores" / name / "scores.parquet")
+        p = float(checkout.run(*ask, "--trust").stdout.splitlines()[1].split(",")[3])
+        assert p == pytest.approx(scores["p_guard"][0], abs=0.02)
