@@ -88,11 +88,21 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
         first = values["classifiers"]["smoke"]
         values["classifiers"] |= {"again": first | {"seed": 1}, "narrow": first | {"width": 8}}
         (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-        for stage in ("scores", "hypotheses", "detection", "adaptive", "flow"):
+        for stage in ("scores", "hypotheses", "detection", "adaptive", "flow", "guard"):
             for name in ("again", "narrow"):
                 made.append(folder / "data" / stage / name)
                 shutil.copytree(folder / "data" / stage / "smoke", made[-1])
-        paths = ("images/test", "images/classes.json", "scores", "hypotheses", "detection", "adaptive", "flow", "again")
+        paths = (
+            "images/test",
+            "images/classes.json",
+            "scores",
+            "hypotheses",
+            "detection",
+            "adaptive",
+            "flow",
+            "guard",
+            "again",
+        )
         made.append(folder / "data/again")
         reproduced.run("python", "-m", "stages.report", *(f"data/{path}" for path in paths))
         page = (folder / "data/again/report.html").read_text()
