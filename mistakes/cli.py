@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,10 +66,17 @@ def ui(port: int) -> None:
         os.execv(sys.executable, command)
 
 
+def _warn_of_other_results() -> None:
+    """Say where the files in data are not what the present parameters, code and data give."""
+    if subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], check=False).returncode == 1:
+        print("warning: not what params.yaml and code now say, until dvc repro has run (dvc status)", file=sys.stderr)
+
+
 def results(names: list[str]) -> None:
     """Print the results of classifiers as Markdown tables, as in README.md."""
     from mistakes import params, summary
 
+    _warn_of_other_results()
     for name in names or params.load().classifiers:
         print(summary.markdown(Path("data"), name))
 
@@ -77,6 +85,7 @@ def compare(names: list[str]) -> None:
     """Print classifiers side by side as Markdown tables: hypotheses and main scores."""
     from mistakes import params, summary
 
+    _warn_of_other_results()
     print(summary.comparison(Path("data"), names or list(params.load().classifiers)), end="")
 
 
@@ -86,6 +95,7 @@ def seeds(names: list[str]) -> None:
     from mistakes.artifacts import load_table
     from mistakes.detection import Settings
 
+    _warn_of_other_results()
     section = params.load().detection
     tables = {name: load_table(Path("data/scores") / name / "scores.parquet") for name in names}
     scores = tuple(c.removeprefix("p_") for c in next(iter(tables.values())).columns if c.startswith("p_"))

@@ -78,9 +78,11 @@ def test_forced_repro_gives_the_same_bytes(reproduced: Checkout) -> None:
 def test_cached_stages_are_complete_in_a_new_row(reproduced: Checkout) -> None:
     reproduced.set("alpha: 0.05", "alpha: 0.1")
     try:
+        assert "until dvc repro has run" in reproduced.run("mistakes", "results").stderr
         done = reproduced.run("dvc", "repro")
         assert "Running stage 'detection@smoke'" in done.stdout
         assert "Running stage 'flow@smoke'" not in done.stdout
+        assert reproduced.run("mistakes", "results").stderr == ""
         (row,) = [r for r in reproduced.runs(level="pipeline") if r.data.params["detection.alpha"] == "0.1"]
         assert row.data.tags["ran.detection"]
         (flow, *_) = reproduced.runs(stage="flow")
