@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro test ui server
 
 repro: $(BIN)/installed
+	mistakes repair
 	dvc repro
 
 test: $(BIN)/installed-test

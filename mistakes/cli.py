@@ -31,6 +31,14 @@ def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip
         print(f"left out: {name}", file=sys.stderr)
 
 
+def repair() -> None:
+    """Mend dvc.lock after a kill of DVC in the moment in which it wrote it; does nothing where nothing is broken."""
+    from mistakes import repair
+
+    for sentence in repair.repair():
+        print(f"repaired {sentence}", file=sys.stderr)
+
+
 def publish(revisions: list[str]) -> None:
     """Tell MLflow what it missed, and rebuild the rows of git revisions or DVC experiments (default: what is here)."""
     os.environ.setdefault("TRACKING_STRICT", "1")  # here telling MLflow is the whole point
@@ -122,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("--alpha", type=float, help="share of good inputs that may be flagged (default: the guard's)")
     checking.add_argument("--trust", action="store_true", help="run the program that an own classifier names or holds")
     checking.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
+    command(repair)
     publishing = command(publish)
     publishing.add_argument("revisions", nargs="*", metavar="REV", help="git revision, or name of a DVC experiment")
     command(show).add_argument("what", metavar="RUN", help="id or name of an MLflow run, or the path of an artifact")

@@ -74,10 +74,23 @@ def test_a_stage_that_was_killed_at_three_random_moments_ends_with_the_same_byte
     killed(victim, alone, first, whole=True)
     for moment in others:
         killed(victim, command, moment, whole=False)
+    victim.run("mistakes", "repair")  # DVC truncates dvc.lock before it writes it, and the kill may have met that
     victim.run(*alone)
     assert outputs(victim, name) == undisturbed
     assert victim.run("git", "status", "--porcelain").stdout == ""
     assert not list((victim.folder / "data").rglob(".*.partial"))
+
+
+@pytest.mark.parametrize("left", [0, 1, 100, 1000, 5000])
+def test_a_lock_that_was_cut_short_is_put_back(reproduced: Checkout, tmp_path: Path, left: int) -> None:
+    checkout = duplicate(reproduced, tmp_path / "checkout", "mlflow.db", "mlartifacts")
+    lock = checkout.folder / "dvc.lock"
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[:left])
+    assert "dvc.lock: was cut short" in checkout.run("mistakes", "repair").stderr
+    assert lock.read_bytes() == whole
+    assert checkout.run("mistakes", "repair").stderr == ""
+    assert "Running stage" not in checkout.run("dvc", "repro").stdout
 
 
 def told(checkout: Checkout) -> list:
