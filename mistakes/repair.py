@@ -45,7 +45,12 @@ def repair(folder: Path = Path()) -> list[str]:
 
 
 def _whole(text: bytes) -> bool:
-    """Tell whether ``text`` is a lock file of DVC: a mapping with a command for each stage."""
+    """Tell whether ``text`` is a lock file of DVC: whole lines, a mapping with a command for each stage.
+
+    One that ends after a whole line of a stage's entry is taken by DVC as it is: what is missing is looked up.
+    """
+    if not text.endswith(b"\n"):
+        return False
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError:
