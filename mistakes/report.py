@@ -50,15 +50,20 @@ class Evidence:
     controls: list[dict[str, Any]]
     adaptive: pd.DataFrame
     tables: dict[str, pd.DataFrame]  # of stage detection, by the names of its files
+    warnings: list[str]  # sentences of the stages that this classifier went through
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The test inputs: images uint8 (n, c, h, w), None where outputs are given; their indices; names of the classes."""
+    """The test inputs: images uint8 (n, c, h, w), None where outputs are given; their indices; names of the classes.
+
+    warnings : sentences about the data, whatever the classifier.
+    """
 
     images: Array | None
     indices: Array
     classes: list[str]
+    warnings: list[str]
 
 
 def render(evidence: list[Evidence], inputs: Inputs, alpha: float, confidence: float, resamples: int,
@@ -71,7 +76,7 @@ def render(evidence: list[Evidence], inputs: Inputs, alpha: float, confidence: f
     reason = REASON if inputs.images is None else None
     return template.render(
         classifiers=classifiers, alpha=alpha, confidence=confidence, resamples=resamples, sources=SOURCES, plain=PLAIN,
-        given=reason, comparison=comparison,
+        given=reason, comparison=comparison, warnings=inputs.warnings,
     )  # fmt: skip
 
 
@@ -100,6 +105,7 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
     alarms = tables["false_alarms"]
     return {
         "name": one.name,
+        "warnings": one.warnings,
         "accuracy": one.scores_metrics["accuracy_test"],
         "metrics": one.scores_metrics | one.flow_metrics,
         "gain": one.scores_metrics["nll_test_gaussian"] - one.scores_metrics["nll_test"],

@@ -42,6 +42,7 @@ class Run:
         self._execution: journal.Execution | None = None
         self._live: Live | None = None
         self._notes: dict[str, float] = {}
+        self.warnings: list[str] = []
         if journaled and ("DVC_ROOT" in os.environ or "MLFLOW_TRACKING_URI" in os.environ):
             first = next(iter(values.classifiers))
             key = content.key(content.WorkTree(), name or first)
@@ -80,6 +81,11 @@ class Run:
         """Keep numbers for MLflow alone, such as seconds and bytes, which no file may hold; ``close`` tells them."""
         self._notes |= numbers
 
+    def warn(self, sentence: str) -> None:
+        """Say what a reader of the results must know: printed now, written to warnings.json, shown in the report."""
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
+        self.warnings.append(sentence)
+
     def scratch(self, *key: object) -> Path:
         """Return a path for a checkpoint that outlives a kill; another ``key`` (parameters, data) is another path."""
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
@@ -102,7 +108,8 @@ def stage(function: Callable[..., Metrics | None]) -> Callable[[], None]:
     """Make a command of ``main(run, INPUT..., out)`` in stages/NAME.py; the command line gives the paths in that order.
 
     ``out`` is an empty temporary folder whose files move to the folder named last on the command line when the
-    function returns; the metrics it returns become metrics.json there. A function without ``out`` writes nothing.
+    function returns; the metrics it returns become metrics.json there, and what it warned of warnings.json. A function
+    without ``out`` writes nothing.
     Exit status: 0 done, 1 a bug (traceback), 2 bad input (one line), 143 terminated; nothing is left half-written.
     """
     names = list(inspect.signature(function).parameters)[1:]
@@ -154,6 +161,7 @@ def _write_whole(run: Run, function: Callable[..., Metrics | None], paths: dict[
         metrics = function(run, **paths | {"out": temporary})
         if metrics is not None:
             save_json(temporary / "metrics.json", metrics)
+            save_json(temporary / "warnings.json", run.warnings)
         out.mkdir(parents=True, exist_ok=True)
         for part in temporary.iterdir():
             if part.is_dir():

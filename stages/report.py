@@ -28,10 +28,11 @@ def compared(evidence: list[report.Evidence], together: list[tuple[str, ...]], r
 
 @stage
 def main(
-    run: Run, test: Path, classes: Path, scores: Path, hypotheses: Path, detection: Path, adaptive: Path, flow: Path,
-    guard: Path, out: Path,
+    run: Run, test: Path, classes: Path, images: Path, ood: Path, classifier: Path, flow: Path, detectors: Path,
+    adversarial: Path, scores: Path, adaptive: Path, hypotheses: Path, detection: Path, guard: Path, out: Path,
 ) -> None:  # fmt: skip
     """Write out/report.html. Folders of classifiers that params.yaml does not name are passed over."""
+    stages = (classifier, flow, detectors, adversarial, scores, adaptive, hypotheses, detection, guard)
     evidence = [
         report.Evidence(
             name,
@@ -43,12 +44,14 @@ def main(
             load_json(hypotheses / name / "controls.json"),
             load_csv(adaptive / name / "adaptive.csv"),
             {table: load_csv(detection / name / f"{table}.csv") for table in TABLES},
+            [sentence for folder in stages for sentence in load_json(folder / name / "warnings.json")],
         )
         for name in run.params.classifiers
     ]
     (indices,) = load_arrays(test, "indices")
-    images = None if given.outputs_in(test) else np.asarray(load_arrays(test, "images")[0])
-    inputs, detected = report.Inputs(images, indices, load_json(classes)), run.params.detection
+    pixels = None if given.outputs_in(test) else np.asarray(load_arrays(test, "images")[0])
+    warnings = [*load_json(images), *load_json(ood)]
+    inputs, detected = report.Inputs(pixels, indices, load_json(classes), warnings), run.params.detection
     entries = {name: entry.model_dump() for name, entry in run.params.classifiers.items()}
     page = report.render(
         evidence, inputs, detected.alpha, detected.confidence, run.params.hypotheses.resamples,

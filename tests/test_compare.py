@@ -95,12 +95,10 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
         paths = (
             "images/test",
             "images/classes.json",
-            "scores",
-            "hypotheses",
-            "detection",
-            "adaptive",
-            "flow",
-            "guard",
+            "images/warnings.json",
+            "ood/warnings.json",
+            *("classifier", "flow", "detectors", "adversarial", "scores", "adaptive"),
+            *("hypotheses", "detection", "guard"),
             "again",
         )
         made.append(folder / "data/again")

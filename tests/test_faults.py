@@ -87,7 +87,7 @@ def test_a_lock_that_was_cut_short_is_put_back(reproduced: Checkout, tmp_path: P
     lock = checkout.folder / "dvc.lock"
     whole = lock.read_bytes()
     lock.write_bytes(whole[:left])
-    assert "dvc.lock: was cut short" in checkout.run("mistakes", "repair").stderr
+    assert "dvc.lock: it was cut short" in checkout.run("mistakes", "repair").stderr
     assert lock.read_bytes() == whole
     assert checkout.run("mistakes", "repair").stderr == ""
     assert "Running stage" not in checkout.run("dvc", "repro").stdout
