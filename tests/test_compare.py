@@ -88,7 +88,11 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
         first = values["classifiers"]["smoke"]
         values["classifiers"] |= {"again": first | {"seed": 1}, "narrow": first | {"width": 8}}
         (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-        for stage in ("scores", "hypotheses", "detection", "adaptive", "flow", "guard"):
+        stages = (
+            *("classifier", "flow", "detectors", "adversarial", "scores", "adaptive"),
+            *("hypotheses", "detection", "guard"),
+        )
+        for stage in stages:
             for name in ("again", "narrow"):
                 made.append(folder / "data" / stage / name)
                 shutil.copytree(folder / "data" / stage / "smoke", made[-1])
@@ -97,8 +101,7 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
             "images/classes.json",
             "images/warnings.json",
             "ood/warnings.json",
-            *("classifier", "flow", "detectors", "adversarial", "scores", "adaptive"),
-            *("hypotheses", "detection", "guard"),
+            *stages,
             "again",
         )
         made.append(folder / "data/again")

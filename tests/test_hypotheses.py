@@ -339,7 +339,7 @@ def test_stage_writes_every_row_and_asks_for_training_images(tmp_path: Path, rng
         assert done.returncode == 0, done.stderr
         texts.append({path.name: path.read_bytes() for path in (tmp_path / "data/hypotheses" / out).iterdir()})
     assert texts[0] == texts[1]
-    assert texts[0].keys() == {"hypotheses.json", "controls.json", "hypotheses.md", "metrics.json"}
+    assert texts[0].keys() == {"hypotheses.json", "controls.json", "hypotheses.md", "metrics.json", "warnings.json"}
     rows = json.loads(texts[0]["hypotheses.json"])
     assert [(row["hypothesis"], row["set"]) for row in rows] == [
         ("H1", "test"), ("H2", "pgd"), ("H3", "noise"), ("H4", "test"), ("H5", "test")
