@@ -3,17 +3,23 @@ PYTHON ?= python3
 BIN = .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test ui server
+.PHONY: repro test test-all lint ui server
 
 repro: $(BIN)/installed
 	mistakes repair
 	dvc repro
 
-test: $(BIN)/installed-test
+test: lint
+	pytest --numprocesses logical --maxprocesses 4 -m "not slow"
+
+test-all: lint
+	bash tests/servers.sh
+	pytest --numprocesses logical --maxprocesses 4
+
+lint: $(BIN)/installed-test
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest
 
 ui: $(BIN)/installed
 	mistakes ui

@@ -2,16 +2,21 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 
 # threads that wait for one another must not spin: several processes of the tests share the cores
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # there is one for each core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,20 +80,59 @@ def clone(folder: Path) -> Checkout:
 def duplicate(checkout: Checkout, folder: Path, *without: str) -> Checkout:
     """Copy a checkout with its cache, but not what DVC keeps for the moment; ``without`` names more to leave out."""
     ignored = {str(checkout.folder / name) for name in (".dvc/tmp", *without)}
-    shutil.copytree(
-        checkout.folder, folder, ignore=lambda at, names: [n for n in names if f"{at}/{n}" in ignored], symlinks=True
-    )
+    cache = str(checkout.folder / ".dvc/cache/files")
+
+    def copy(source: str, target: str) -> None:
+        with suppress(OSError):  # another disk
+            if source.startswith(cache):  # nobody writes into these
+                os.link(source, target)
+                return
+        shutil.copy2(source, target)
+
+    def left_out(at: str, names: list[str]) -> list[str]:
+        return [name for name in names if f"{at}/{name}" in ignored]
+
+    shutil.copytree(checkout.folder, folder, ignore=left_out, symlinks=True, copy_function=copy)
+    store = folder / "mlflow.db"
+    if store.exists():  # which knows where its artifacts are
+        with closing(sqlite3.connect(store)) as rows, rows:
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                rows.execute(
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(checkout.folder), str(folder))
+                )
     return Checkout(folder)
 
 
-@pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which the smoke pipeline ran once and was committed; shared, so tests put back what they change."""
-    checkout = clone(tmp_path_factory.mktemp("checkout"))
+def reproduce(folder: Path) -> Checkout:
+    """Run the smoke pipeline in a clone, and commit its results."""
+    checkout = clone(folder)
     checkout.run("dvc", "repro")
     checkout.run("git", "add", "--all")
     checkout.run("git", "commit", "--quiet", "--message=results")
     return checkout
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which the smoke pipeline ran once and was committed; tests put back what they change.
+
+    The first worker that asks runs the pipeline; each works in a copy of its own.
+    """
+    own = tmp_path_factory.mktemp("reproduced") / "checkout"
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return reproduce(own)
+    shared = tmp_path_factory.getbasetemp().parent / "reproduced"
+    with FileLock(f"{shared}.lock"):
+        if not (done := shared.with_name("reproduced.done")).exists():
+            reproduce(shared)
+            done.touch()
+        return duplicate(Checkout(shared), own)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files, so that no core waits for the last of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture

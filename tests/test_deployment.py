@@ -56,6 +56,7 @@ def test_an_input_s_answer_does_not_depend_on_the_others(folder: Path, test_imag
     assert alone["p"].to_numpy() == pytest.approx(together["p"].to_numpy()[3:4], abs=0.02)
 
 
+@pytest.mark.slow
 def test_mlflow_loads_it(reproduced: Checkout, folder: Path, test_images: np.ndarray) -> None:
     """In a process of its own: MLflow's own models warn when they are imported."""
     code = """

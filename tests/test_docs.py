@@ -46,6 +46,7 @@ def test_every_guide_has_commands_that_are_run_here() -> None:
         assert f"docs/{guide}.md" in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_remotes_folder_and_queue(checkout: Checkout, tmp_path: Path) -> None:
     store = {"/srv/mistakes": str(tmp_path / "store")}
     follow(checkout, "remotes.md", "folder", swap=store)
@@ -58,6 +59,7 @@ def test_remotes_folder_and_queue(checkout: Checkout, tmp_path: Path) -> None:
     assert "Running stage" not in shown.partition("Success")[2]
 
 
+@pytest.mark.slow
 def test_remotes_ssh(checkout: Checkout, tmp_path: Path) -> None:
     with servers.ssh(tmp_path / "ssh") as (port, key):
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
@@ -72,12 +74,14 @@ def team() -> Iterator[servers.Team]:
         yield one
 
 
+@pytest.mark.slow
 def test_remotes_s3_on_the_team_s_server(checkout: Checkout, team: servers.Team) -> None:
     servers.need("dvc_s3")
     shown = follow(checkout, "remotes.md", "s3", swap={"http://127.0.0.1:8333": team.s3}, **team.bucket_keys)
     assert "pushed" in shown
 
 
+@pytest.mark.slow
 def test_server(checkout: Checkout, team: servers.Team) -> None:
     shutil.copy(team.folder / "env", checkout.folder / "server/.env")
     shown = follow(checkout, "server.md", swap={"http://127.0.0.1:5000": team.mlflow})
@@ -88,6 +92,7 @@ def test_server(checkout: Checkout, team: servers.Team) -> None:
     assert "make server" in text
 
 
+@pytest.mark.slow
 def test_guard(reproduced: Checkout) -> None:
     (reproduced.folder / "own/new").mkdir(parents=True)  # not tracked by git
     for i, image in enumerate(np.load(reproduced.folder / "data/images/test/images.npy")[:5]):
@@ -97,16 +102,19 @@ def test_guard(reproduced: Checkout) -> None:
     (reproduced.folder / "answer.csv").unlink()
 
 
+@pytest.mark.slow
 def test_faults(checkout: Checkout) -> None:
     assert follow(checkout, "faults.md").count("Data and pipelines are up to date.") == 2
 
 
+@pytest.mark.slow
 def test_lineage(reproduced: Checkout) -> None:
     shown = follow(reproduced, "lineage.md", swap={"supervised": "smoke"})
     assert shown.count("git checkout ") == 3
     assert "made by      report " in shown
 
 
+@pytest.mark.slow
 def test_workflow_and_ci(checkout: Checkout, tmp_path: Path) -> None:
     (job,) = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
     steps = {step["name"]: step["run"] for step in job["steps"] if "run" in step}

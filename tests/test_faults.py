@@ -1,34 +1,28 @@
-"""Kills at random moments and a full disk: `dvc repro` ends with the bytes of an undisturbed run."""
+"""Kills at every kind of moment and a full disk: `dvc repro` ends with the bytes of an undisturbed run."""
 
-import os
-import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
-import servers
 import yaml
 from conftest import ROOT, Checkout, duplicate
 
 DEFINED = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = [f"{name}@smoke" if "foreach" in stage else name for name, stage in DEFINED.items() if name != "track"]
+FIRST_FILE = r"\.partial/"  # before it is opened
+MOVE = r"^os.rename \S+\.partial/\S+ (?!\S+\.partial/)"  # of what is whole to its place
+EPOCH = r"^os.rename \S+/scratch/"  # the checkpoint of an epoch is whole
+LOCK = r"^open \S+/dvc.lock w"  # DVC truncates it, and writes it then
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def victim(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    return duplicate(reproduced, tmp_path_factory.mktemp("faults") / "victim", "mlflow.db", "mlartifacts")
-
-
-@pytest.fixture(scope="module")
-def seconds(reproduced: Checkout) -> dict[str, float]:
-    """How long each stage took undisturbed, without its imports."""
-    return {run.data.tags["stage"]: run.data.metrics["seconds"] for run in reproduced.runs(level="stage")}
+@pytest.fixture
+def victim(reproduced: Checkout, tmp_path: Path) -> Checkout:
+    return duplicate(reproduced, tmp_path / "victim", "mlflow.db", "mlartifacts")
 
 
 def outputs(checkout: Checkout, name: str) -> dict[str, bytes]:
@@ -38,75 +32,84 @@ def outputs(checkout: Checkout, name: str) -> dict[str, bytes]:
     return {file.relative_to(checkout.folder).as_posix(): file.read_bytes() for file in files}
 
 
-def killed(checkout: Checkout, command: list[str], after: float, whole: bool) -> None:
-    """SIGKILL the stage that ``command`` starts ``after`` seconds into its own process; ``whole``: DVC with it."""
-    running = subprocess.Popen(
-        command, cwd=checkout.folder, env=checkout.env | {"DVC_ROOT": str(checkout.folder)}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def alone(name: str) -> list[str]:
+    return ["dvc", "repro", "--single-item", "--force", name]  # or DVC takes the result from its cache
 
-    def stage() -> psutil.Process | None:
-        try:
-            family = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
-            return next((one for one in family if "-m stages." in " ".join(one.cmdline()[:3])), None)
-        except psutil.Error:
-            return None
 
-    servers.until(lambda: stage() or running.poll() is not None, "the stage")
-    found = stage()
-    if found is not None:
-        time.sleep(max(0.0, found.create_time() + after - time.time()))
-        with suppress(ProcessLookupError, psutil.NoSuchProcess):  # where it was quicker than that
-            os.killpg(running.pid, signal.SIGKILL) if whole else found.kill()
-    running.wait()
+def kill(checkout: Checkout, command: list[str], who: str, at: str, **more: str) -> None:
+    """Run ``command``, in which the process ``who`` is killed by SIGKILL at an event (killer/sitecustomize.py)."""
+    env = checkout.env | {"PYTHONPATH": str(ROOT / "tests/killer"), "DVC_ROOT": str(checkout.folder)}
+    env |= {"KILL_WHO": who, "KILL_AT": at} | more
+    done = subprocess.run(
+        command, cwd=checkout.folder, env=env, start_new_session=True, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, f"{command} was not killed\n{done.stdout}\n{done.stderr}"
+
+
+def undisturbed_after(checkout: Checkout, name: str, before: dict[str, bytes]) -> None:
+    checkout.run(*alone(name))
+    assert outputs(checkout, name) == before
+    assert checkout.run("git", "status", "--porcelain").stdout == ""
+    assert not list((checkout.folder / "data").rglob(".*.partial"))
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_that_was_killed_at_three_random_moments_ends_with_the_same_bytes(
-    victim: Checkout, seconds: dict[str, float], name: str
+def test_a_stage_killed_at_its_first_file_and_while_its_files_move_ends_with_the_same_bytes(
+    victim: Checkout, name: str
 ) -> None:
-    undisturbed = outputs(victim, name)
-    assert undisturbed
-    alone = ["dvc", "repro", "--single-item", "--force", name]  # or DVC takes the result from its cache
+    before = outputs(victim, name)
+    assert before
+    stage = f"-m stages.{name.partition('@')[0]} "
+    kill(victim, alone(name), stage, FIRST_FILE, KILL_GROUP="")  # DVC dies with it
     command = yaml.safe_load((victim.folder / "dvc.lock").read_text())["stages"][name]["cmd"].split()
-    draw = random.Random(name)
-    first, *others = (draw.random() * (seconds[name.partition("@")[0]] + 1.5) for _ in range(3))  # 1.5: the imports
-    killed(victim, alone, first, whole=True)
-    for moment in others:
-        killed(victim, command, moment, whole=False)
-    victim.run("mistakes", "repair")  # DVC truncates dvc.lock before it writes it, and the kill may have met that
-    victim.run(*alone)
-    assert outputs(victim, name) == undisturbed
-    assert victim.run("git", "status", "--porcelain").stdout == ""
-    assert not list((victim.folder / "data").rglob(".*.partial"))
+    parts = {path.removeprefix(f"{command[-1]}/").partition("/")[0] for path in before}
+    kill(victim, command, stage, MOVE, KILL_COUNT=str(min(2, len(parts))))
+    undisturbed_after(victim, name, before)
 
 
-@pytest.mark.parametrize("left", [0, 1, 100, 1000, 5000])
-def test_a_lock_that_was_cut_short_is_put_back(reproduced: Checkout, tmp_path: Path, left: int) -> None:
-    checkout = duplicate(reproduced, tmp_path / "checkout", "mlflow.db", "mlartifacts")
-    lock = checkout.folder / "dvc.lock"
-    whole = lock.read_bytes()
-    lock.write_bytes(whole[:left])
-    assert "dvc.lock: it was cut short" in checkout.run("mistakes", "repair").stderr
-    assert lock.read_bytes() == whole
-    assert checkout.run("mistakes", "repair").stderr == ""
-    assert "Running stage" not in checkout.run("dvc", "repro").stdout
-
-
-def told(checkout: Checkout) -> list:
-    return checkout.runs(level="stage") if (checkout.folder / "mlflow.db").exists() else []
+def test_a_training_killed_after_its_third_epoch_goes_on_to_the_same_bytes(victim: Checkout) -> None:
+    name = "classifier@smoke"
+    before = outputs(victim, name)
+    kill(victim, alone(name), "-m stages.classifier ", EPOCH, KILL_COUNT="3", KILL_GROUP="")
+    done = victim.run(*alone(name))
+    assert "classifier: 2 " not in done.stdout
+    assert "classifier: 6 " in done.stdout
+    assert outputs(victim, name) == before
 
 
 def test_killed_executions_appear_once_and_as_killed(victim: Checkout) -> None:
-    journals = [file.read_text() for file in (victim.folder / ".dvc/tmp/mistakes/journal").glob("*.jsonl")]
-    cut = [text for text in journals if '"event": "end"' not in text]
-    before = told(victim)
+    for name in ("images", "flow@smoke"):
+        kill(victim, alone(name), f"-m stages.{name.partition('@')[0]} ", FIRST_FILE, KILL_GROUP="")
+    victim.run(*alone("images"))
     for _ in range(2):
         victim.run("mistakes", "publish")
-        statuses = [run.info.status for run in told(victim)]
-        assert len(statuses) == len(before) + len(journals)
-        assert statuses.count("KILLED") == [run.info.status for run in before].count("KILLED") + len(cut)
-        assert set(statuses) <= {"FINISHED", "KILLED"}
+        told = [(run.data.tags["stage"], run.info.status) for run in victim.runs(level="stage")]
+        assert sorted(told) == [("flow", "KILLED"), ("images", "FINISHED"), ("images", "KILLED")]
+
+
+@pytest.mark.parametrize("left", [0, 1, 100, 1000, 5000])
+def test_a_lock_that_was_cut_short_is_put_back(victim: Checkout, left: int) -> None:
+    lock = victim.folder / "dvc.lock"
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[:left])
+    assert "dvc.lock: it was cut short" in victim.run("mistakes", "repair").stderr
+    assert lock.read_bytes() == whole
+    assert victim.run("mistakes", "repair").stderr == ""
+    assert "Running stage" not in victim.run("dvc", "repro").stdout
+
+
+@pytest.mark.parametrize("calls", [1, 20_000, 60_000])
+def test_dvc_killed_while_it_writes_its_lock_costs_a_repair(victim: Checkout, calls: int) -> None:
+    lock, name = victim.folder / "dvc.lock", "images"
+    whole, before = lock.read_bytes(), outputs(victim, name)
+    kill(victim, alone(name), "/dvc repro", LOCK, KILL_LATER=str(calls))
+    assert lock.read_bytes() != whole
+    assert whole.startswith(lock.read_bytes())
+    victim.run("mistakes", "repair")
+    done = victim.run("dvc", "repro")
+    assert "Running stage" not in done.stdout
+    assert lock.read_bytes() == whole
+    undisturbed_after(victim, name, before)
 
 
 @pytest.fixture
@@ -142,16 +145,12 @@ def test_a_full_disk_is_told_and_costs_a_retry(reproduced: Checkout, small_disk:
     for path in undisturbed:
         (checkout.folder / path).unlink()
     ballast = fill(small_disk, left)
-    alone = ["dvc", "repro", "--single-item", "--force", name]  # or DVC takes the result from its cache
-    done = checkout.run(*alone, check=False, TRACKING_STRICT="0")  # its database is on the same disk
+    done = checkout.run(*alone(name), check=False, TRACKING_STRICT="0")  # its database is on the same disk
     assert done.returncode != 0
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list((checkout.folder / "data").rglob(".*.partial"))
     ballast.unlink()
-    checkout.run(*alone)
-    assert outputs(checkout, name) == undisturbed
-    assert checkout.run("git", "status", "--porcelain").stdout == ""
+    undisturbed_after(checkout, name, undisturbed)
 
 
 def test_a_remote_on_a_full_disk_costs_a_retry(reproduced: Checkout, small_disk: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from conftest import Checkout, duplicate
 from mistakes import content, lineage
 
 TABLE = "data/scores/smoke/scores.parquet"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -216,6 +216,7 @@ def test_the_guard_without_early_features_has_two_parts_with_their_shares_scaled
     assert np.allclose(found, torch.stack(surprises).amax(0).numpy())
 
 
+@pytest.mark.slow
 def test_the_guide_s_example_runs_from_files_to_report_and_row(tmp_path: Path) -> None:
     """A perceptron on 64 numbers, by the commands of docs/features.md, with the committed parameters."""
     checkout = clone(tmp_path)

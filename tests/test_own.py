@@ -365,6 +365,7 @@ def test_the_stage_refuses_in_one_line_and_leaves_nothing(project, tmp_path, dig
     assert not (tmp_path / "data/classifier/mine").exists()
 
 
+@pytest.mark.slow
 def test_own_classifiers_through_the_whole_pipeline(project: Path, tmp_path: Path) -> None:
     """One with gradients, and one without, which nobody can attack; the report shows both."""
     import mynet

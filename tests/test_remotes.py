@@ -139,6 +139,7 @@ def failed(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert len(first) < 400
 
 
+@pytest.mark.slow
 def test_a_colleague_has_results_and_experiments_and_computes_nothing(
     anna: Checkout, remote: Remote, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_colleague_has_results_and_experiments_and_computes_nothing(
     assert not (bert.folder / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_credentials_are_in_no_commit(anna: Checkout, remote: Remote) -> None:
     history = anna.run("git", "log", "--all", "--patch", "--format=%H").stdout
     assert remote.url in history  # what is looked through is the history that the remote is in
@@ -176,6 +178,7 @@ def test_credentials_are_in_no_commit(anna: Checkout, remote: Remote) -> None:
     anna.run("git", "check-ignore", ".dvc/config.local")
 
 
+@pytest.mark.slow
 def test_no_access_and_a_wrong_place_are_told_and_leave_the_cache_whole(
     anna: Checkout, remote: Remote, tmp_path: Path
 ) -> None:
@@ -205,6 +208,7 @@ def test_no_access_and_a_wrong_place_are_told_and_leave_the_cache_whole(
     assert "in sync" in carl.run("dvc", "status", "--cloud", "--remote", remote.name).stdout
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_half_way_costs_a_retry(anna: Checkout, remote: Remote, tmp_path: Path) -> None:
     if remote.port is None:
         pytest.skip("a folder has no server; tests/test_faults.py fills its disk")

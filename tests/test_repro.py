@@ -1,11 +1,8 @@
-"""The real `dvc repro` in a real clone: caching, experiments, queue, kills, an absent server."""
+"""The real `dvc repro` in a real clone: caching, experiments, queue, an absent server."""
 
 import hashlib
 import json
-import os
 import re
-import signal
-import subprocess
 import time
 
 import pytest
@@ -47,6 +44,7 @@ def test_second_repro_does_nothing(reproduced: Checkout) -> None:
     assert len(reproduced.runs(level="stage")) == before
 
 
+@pytest.mark.slow
 def test_a_fresh_clone_that_computes_the_committed_results_has_a_complete_row(reproduced: Checkout, tmp_path) -> None:
     """DVC skips track there: dvc.lock, which git brought, says that it has seen this very report."""
     fresh = duplicate(reproduced, tmp_path / "fresh", "mlflow.db", "mlartifacts")
@@ -70,11 +68,13 @@ def test_tracking_twice_changes_nothing(reproduced: Checkout) -> None:
     assert [(r.info.run_id, r.data.to_dictionary()) for r in reproduced.runs()] == before
 
 
+@pytest.mark.slow
 def test_forced_repro_gives_the_same_bytes(reproduced: Checkout) -> None:
     reproduced.run("dvc", "repro", "--force")
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.slow
 def test_cached_stages_are_complete_in_a_new_row(reproduced: Checkout) -> None:
     reproduced.set("alpha: 0.05", "alpha: 0.1")
     try:
@@ -95,6 +95,7 @@ def test_cached_stages_are_complete_in_a_new_row(reproduced: Checkout) -> None:
         reproduced.run("dvc", "checkout")
 
 
+@pytest.mark.slow
 def test_publish_rebuilds_a_row_from_a_revision_in_a_new_store(reproduced: Checkout, tmp_path) -> None:
     from mlflow import MlflowClient
 
@@ -110,6 +111,7 @@ def test_publish_rebuilds_a_row_from_a_revision_in_a_new_store(reproduced: Check
     assert reproduced.run("mistakes", "publish", "no-such-revision", check=False).stderr.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_experiment_in_a_temporary_copy_lands_in_the_main_store(reproduced: Checkout) -> None:
     reproduced.run("dvc", "exp", "run", "--temp", "--name", "temporary", "-S", "detectors.calibration=all")
     (row,) = reproduced.runs(level="pipeline", **{"`dvc.exp_name`": "temporary"})
@@ -125,6 +127,7 @@ def test_experiment_in_a_temporary_copy_lands_in_the_main_store(reproduced: Chec
     assert len(reproduced.runs(level="pipeline", **{"`dvc.exp_name`": "temporary"})) == 1
 
 
+@pytest.mark.slow
 def test_four_queued_experiments_on_two_workers(reproduced: Checkout) -> None:
     reproduced.run(
         "dvc", "exp", "run", "--queue", "-S", "detection.bootstrap=20,21", "-S", "hypotheses.bootstrap=30,31"
@@ -147,29 +150,7 @@ def test_four_queued_experiments_on_two_workers(reproduced: Checkout) -> None:
     assert len({r.data.tags["dvc.exp_name"] for r in rows}) == 4
 
 
-def test_killed_training_resumes_to_the_same_bytes(reproduced: Checkout, tmp_path) -> None:
-    whole = (reproduced.folder / "data/classifier/smoke/model.safetensors").read_bytes()
-    other = clone(tmp_path)
-    process = subprocess.Popen(
-        ["dvc", "repro", "classifier"], cwd=other.folder, env=other.env, stdout=subprocess.PIPE, text=True,
-        stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith("classifier: 3 "):
-            os.killpg(process.pid, signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
-    assert not list(other.folder.glob("data/classifier/smoke/*"))
-    (other.folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
-    done = other.run("dvc", "repro", "classifier")
-    assert "classifier: 1 " not in done.stdout
-    assert "classifier: 6 " in done.stdout
-    assert (other.folder / "data/classifier/smoke/model.safetensors").read_bytes() == whole
-    states = sorted(r.info.status for r in other.runs(stage="classifier"))
-    assert states == ["FINISHED", "KILLED"]
-
-
+@pytest.mark.slow
 def test_unreachable_server_delays_nothing_and_the_run_appears_later_once(tmp_path) -> None:
     other = clone(tmp_path)
     absent = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKING_STRICT": "0"}

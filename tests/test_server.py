@@ -60,6 +60,7 @@ def objects(team: Team, bucket: str) -> list[str]:
         client.close()
 
 
+@pytest.mark.slow
 def test_the_server(team: Team, checkout: Checkout) -> None:
     """One start of the servers for all that needs them up; then MLflow is killed in the middle of a stage."""
     with team.running():
