@@ -6,12 +6,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from mistakes import folders, outputs
+from mistakes import archives, outputs, pictures
 from mistakes.artifacts import Array
 from mistakes.deployment import Deployed, Form
 from mistakes.errors import InputError
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _AT_ONCE = 1000  # images in memory
 
 
@@ -67,16 +66,16 @@ def _images(path: Path) -> tuple[list[Path], list[str]]:
     inside = {
         file: PurePosixPath(file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if file.is_file()
     }
-    shown = [file for file, name in inside.items() if not folders.hidden(name)]
-    images = [file for file in shown if file.suffix.lower() in SUFFIXES]
+    shown = [file for file, name in inside.items() if not archives.hidden(name)]
+    images = [file for file in shown if file.suffix.lower() in pictures.SUFFIXES]
     if not images:
-        raise InputError(path, "images", "none", f"files {', '.join(sorted(SUFFIXES))} in the folder or below")
+        raise InputError(path, "images", "none", f"files {', '.join(sorted(pictures.SUFFIXES))} in the folder or below")
     return images, [str(file) for file in shown if file not in set(images)]
 
 
 def _image(path: Path, form: Form) -> Array:
     assert form.shape is not None
-    image = folders.read_one(path, form.size, form.shape[0])
+    image = pictures.read_one(path, form.size, form.shape[0])
     if list(image.shape) != form.shape:
         expected = f"{form.shape[2]} x {form.shape[1]} pixels, as the classifier knows them"
         raise InputError(path, "size", f"{image.shape[2]} x {image.shape[1]}", expected)

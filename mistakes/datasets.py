@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mistakes import formats
+from mistakes import formats, splitting
 from mistakes.artifacts import Array, load_arrays, load_json
 from mistakes.errors import InputError
 
@@ -18,27 +18,42 @@ class Labelled:
     """Inputs by the names of their files, labels int64 (n,), and the index of each in its source, int64 (n,).
 
     inputs : ``images`` uint8 (n, channels, height, width); or given outputs: ``features`` and ``logits``, float32
-    (n, ...), and maybe ``early_1`` and so on.
+    (n, ...), and maybe ``early_1`` and so on. groups : int64 (n,), where it is known what belongs together.
     """
 
     inputs: dict[str, Array]
     labels: Array
     indices: Array
+    groups: Array | None = None
 
     def take(self, chosen: Array) -> "Labelled":
         """Return the inputs at ``chosen``, int64 (m,)."""
         inputs = {key: array[chosen] for key, array in self.inputs.items()}
-        return Labelled(inputs, self.labels[chosen], self.indices[chosen])
+        groups = None if self.groups is None else self.groups[chosen]
+        return Labelled(inputs, self.labels[chosen], self.indices[chosen], groups)
+
+    def with_more(self, other: "Labelled") -> "Labelled":
+        """Return these inputs and then those of ``other``, which has groups if these have."""
+        inputs = {key: np.concatenate([array, other.inputs[key]]) for key, array in self.inputs.items()}
+        labels = np.concatenate([self.labels, other.labels])
+        indices = np.concatenate([self.indices, other.indices])
+        if self.groups is None or other.groups is None:
+            return Labelled(inputs, labels, indices)
+        return Labelled(inputs, labels, indices, np.concatenate([self.groups, other.groups]))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its training images, its own test images where it has them, its class names, its own split."""
+    """A data set: its training images, its own test images where it has them, its class names, its own split.
+
+    val : images that val and cal are drawn from; None: from train.
+    """
 
     train: Labelled
     test: Labelled | None
     classes: tuple[str, ...]
     splits: dict[str, Labelled] | None = None
+    val: Labelled | None = None
 
 
 def read(dataset: str, folder: Path) -> Dataset:
@@ -93,24 +108,29 @@ def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, L
 
     def keep(part: Labelled) -> Labelled:
         rest = part.take(np.flatnonzero(np.isin(part.labels, kept)))
-        return Labelled(rest.inputs, renumbered[rest.labels], rest.indices)
+        return replace(rest, labels=renumbered[rest.labels])
 
     source = dataset.test or dataset.train
     near = source.take(np.flatnonzero(np.isin(source.labels, list(out))))
-    test = keep(dataset.test) if dataset.test else None
+    test, val = (keep(part) if part else None for part in (dataset.test, dataset.val))
     left = tuple(names[number] for number in kept)
-    return replace(dataset, train=keep(dataset.train), test=test, classes=left), near
+    return replace(dataset, train=keep(dataset.train), test=test, classes=left, val=val), near
 
 
 def _own_images(folder: Path) -> Dataset:
-    """Read what stage raw made of own images; an index is a row of train/files.csv, then of test/files.csv."""
+    """Read what stage raw made of own images; an index is a row of train/files.csv, then of val's, then of test's."""
     description = load_json(folder / "dataset.json")
-    images, labels = load_arrays(folder / "train", "images", "labels")
-    train, test = _numbered(images, labels, 0), None
-    if "test" in description["parts"]:
-        images, labels = load_arrays(folder / "test", "images", "labels")
-        test = _numbered(images, labels, len(train.labels))
-    return Dataset(train, test, tuple(description["classes"]))
+    parts: dict[str, Labelled] = {}
+    first = 0
+    for part in description["parts"]:
+        images, labels = load_arrays(folder / part, "images", "labels")
+        parts[part] = replace(_numbered(images, labels, first), groups=_groups(folder / part))
+        first += len(labels)
+    return Dataset(parts["train"], parts.get("test"), tuple(description["classes"]), val=parts.get("val"))
+
+
+def _groups(folder: Path) -> Array | None:
+    return load_arrays(folder, "labels", "groups")[1] if (folder / "groups.npy").is_file() else None
 
 
 def _own_features(folder: Path) -> Dataset:
@@ -121,7 +141,7 @@ def _own_features(folder: Path) -> Dataset:
     for part in description["parts"]:
         *inputs, labels = load_arrays(folder / part, *description["arrays"], "labels")
         named = dict(zip(description["arrays"], inputs, strict=True))
-        parts[part] = Labelled(named, labels, np.arange(first, first + len(labels)))
+        parts[part] = Labelled(named, labels, np.arange(first, first + len(labels)), _groups(folder / part))
         first += len(labels)
     train, splits = parts.get("train", parts.get("fit")), parts if "fit" in parts else None
     assert train is not None  # params.yaml is refused otherwise
@@ -134,24 +154,42 @@ def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> 
     val, cal : how many training images to hold out. test : how many test images; None takes the data set's own test
     set, a number draws from it, or from the training images where there is none. Raises InputError where the data set
     is too small, or has no test set of its own and ``test`` is None. A split that the data set comes with is taken.
+    Module splitting says how groups and rare classes are drawn.
     """
     if dataset.splits is not None:
         return dict(dataset.splits)
-    order = np.random.default_rng(seed).permutation(len(dataset.train.labels))
-    if dataset.test is not None:
-        held_out = dataset.test
-        if test is not None:
-            chosen = np.random.default_rng([seed, 1]).permutation(len(held_out.labels))[:test]
-            held_out = held_out.take(np.sort(chosen))
-    elif test is None:
+    if dataset.test is None and test is None:
         raise InputError("params.yaml", "images.test", None, "a number, since the data set has no test set of its own")
+    train, held, from_train = dataset.train, dataset.val, test if dataset.test is None and test else 0
+    if held is None:
+        tested, *drawn, rest = splitting.draw(train.labels, train.groups, [from_train, val, cal], seed)
+        fit, held = train.take(rest), train
     else:
-        held_out, order = dataset.train.take(order[:test]), order[test:]
-    if test is not None and len(held_out.labels) < test:
-        raise InputError("params.yaml", "images.test", test, f"at most {len(held_out.labels)} images")
-    if len(order) <= val + cal:
-        expected = f"less than the {len(order)} training images, so that some are left for fit"
-        raise InputError("params.yaml", "images.val + images.cal", val + cal, expected)
-    take = dataset.train.take
-    return {"fit": take(order[val + cal :]), "val": take(order[:val]), "cal": take(order[val : val + cal]),
-            "test": held_out}  # fmt: skip
+        tested, rest = splitting.draw(train.labels, train.groups, [from_train], seed)
+        *drawn, more = splitting.draw(held.labels, held.groups, [val, cal], seed)
+        fit = train.take(rest).with_more(held.take(more))
+    if dataset.test is None:
+        tests = train.take(tested)
+    else:
+        tests = dataset.test if test is None else _some(dataset.test, test, seed)
+    if test is not None and len(tests.labels) < test:
+        raise InputError("params.yaml", "images.test", test, f"at most {len(tests.labels)} images")
+    found = {"fit": fit, "val": held.take(drawn[0]), "cal": held.take(drawn[1]), "test": tests}
+    _refuse_too_small(dataset, found, val, cal)
+    return found
+
+
+def _some(part: Labelled, n: int, seed: int) -> Labelled:
+    return part.take(np.sort(np.random.default_rng([seed, 1]).permutation(len(part.labels))[:n]))
+
+
+def _refuse_too_small(dataset: Dataset, found: dict[str, Labelled], val: int, cal: int) -> None:
+    sizes = {name: len(part.labels) for name, part in found.items()}
+    if dataset.val is not None and (sizes["val"] < val or sizes["cal"] < cal):
+        raise InputError("params.yaml", "images.val + images.cal", val + cal,
+                         f"at most the {len(dataset.val.labels)} images of raw.val")  # fmt: skip
+    if not sizes["fit"] or sizes["cal"] < cal:
+        own = sizes["test"] if dataset.test is None else 0
+        expected = f"less than the {len(dataset.train.labels) - own} training images, so that some are left for fit"
+        groups = ", in whole groups" if dataset.train.groups is not None else ""
+        raise InputError("params.yaml", "images.val + images.cal", val + cal, expected + groups)

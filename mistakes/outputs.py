@@ -1,10 +1,12 @@
 """Own features: files of what a model of any kind made of its inputs, read and checked. No pickle is loaded.
 
 A file or folder is one part (such as train) and holds ``features`` (n, d), ``logits`` (n, k), ``labels`` (n,), and
-maybe ``early_1``, ``early_2``, ... (n, m_i), the features of earlier layers, as
+maybe ``early_1``, ``early_2``, ... (n, m_i), the features of earlier layers, and ``groups`` (n,), what belongs
+together (one patient, one video), as
 
 - a folder of features.npy, logits.npy and so on; an .npz; a .safetensors;
-- a .parquet table: the column ``labels``, and of each other a column of lists or numbered columns, as ``features_0``.
+- a .parquet table: the columns ``labels`` and ``groups``, and of each other a column of lists or
+  numbered columns, as ``features_0``.
 """
 
 import re
@@ -14,19 +16,22 @@ from typing import Any
 
 import numpy as np
 
+from mistakes import groups
 from mistakes.artifacts import Array, refuse_non_finite
 from mistakes.errors import InputError
 
 KINDS = "a folder of .npy files, or a file .npz, .safetensors or .parquet"
-_KEY = re.compile(r"features|logits|labels|early_[1-9][0-9]*")
+_KEY = re.compile(r"features|logits|labels|groups|early_[1-9][0-9]*")
 
 
 def read(parts: Mapping[str, Path], ood: Mapping[str, Path], classes: list[str] | None
          ) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:  # fmt: skip
-    """Return the arrays of each part and of each OOD set, float32, labels int64; those of OOD sets are left out.
+    """Return the arrays of each part and of each OOD set, float32, labels and groups int64.
+
+    Labels and groups of OOD sets are left out; groups are numbered over all parts.
 
     Raises InputError, naming file, array and row, where something is missing, unreadable, of another type, shape or
-    length than the first part's, NaN or infinite, or a label is no class.
+    length than the first part's, NaN or infinite, a label is no class, or a group stands in two parts.
     """
     first: dict[str, Array] = {}
     found: list[dict[str, dict[str, Array]]] = []
@@ -36,12 +41,18 @@ def read(parts: Mapping[str, Path], ood: Mapping[str, Path], classes: list[str] 
             arrays = _checked(path, _arrays(path), labelled)
             first = first or arrays
             _refuse_other_shapes(path, arrays, first)
+            if labelled and ("groups" in arrays) != ("groups" in first):
+                raise InputError(path, "has groups, or lacks them, unlike the first part")
             k = first["logits"].shape[1]
             if classes is not None and k != len(classes):
                 raise InputError(path, "logits columns", k, f"{len(classes)}, one for each of raw.classes")
             if labelled:
                 _refuse_unknown_labels(path, arrays["labels"], k)
             found[-1][name] = arrays
+    if "groups" in first:
+        named = {name: arrays.pop("groups") for name, arrays in found[0].items()}
+        for name, numbers in groups.numbered(named, "params.yaml: raw.parts").items():
+            found[0][name]["groups"] = numbers
     return found[0], found[1]
 
 
@@ -104,7 +115,8 @@ def _checked(path: Path, arrays: dict[str, Array], labelled: bool) -> dict[str, 
         if key != f"early_{place}":
             raise InputError(path, "early features", early, "early_1, early_2, ... without a gap")
     checked = {}
-    for key in ["features", "logits", *early, *(["labels"] if labelled else [])]:
+    known = ["labels", *(["groups"] if "groups" in arrays else [])]
+    for key in ["features", "logits", *early, *(known if labelled else [])]:
         if key not in arrays:
             raise InputError(path, key, "missing", f"an array of this name among {', '.join(arrays) or 'no arrays'}")
         checked[key] = _typed(path, key, arrays[key])
@@ -119,6 +131,11 @@ def _typed(path: Path, key: str, array: Array) -> Array:
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise InputError(path, key, f"{array.dtype} {array.shape}", "integers (n,)")
         return array.astype(np.int64)
+    if key == "groups":
+        texts = all(isinstance(name, str) for name in array.flat)
+        if array.ndim != 1 or not (texts or array.dtype.kind in "iu"):
+            raise InputError(path, key, f"{array.dtype} {array.shape}", "whole numbers or text (n,)")
+        return array.astype(str)
     least = 2 if key == "logits" else 1
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] < least:
         raise InputError(path, key, f"{array.dtype} {array.shape}", f"numbers (n, {least} or more)")

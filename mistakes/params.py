@@ -74,7 +74,7 @@ def _check_ood(values: Params, where: str) -> None:
         raise InputError(where, "raw.ood", fetched, "other data sets than raw.dataset, each once")
     for name in values.ood.sets:
         if name not in (*sections.DRAWN, *fetched):
-            expected = f"sets among {', '.join(sections.DRAWN)}, and data sets that raw.ood fetches"
+            expected = f"sets among {', '.join(sections.DRAWN)}, and data sets that raw.ood fetches or names"
             raise InputError(where, "ood.sets", name, expected)
 
 
@@ -107,7 +107,7 @@ def _refusal(error: ValidationError, where: str) -> InputError:
         str(place[0]), ("", len(place))
     )
     place = (*place[:depth], *place[depth + 1 :])
-    key = ".".join(str(part) for part in place if part != "[key]")
+    key = ".".join(str(part) for part in place if not str(part).startswith("["))
     if first["type"] == "union_tag_invalid":
         return InputError(where, f"{key}.{decider}", first["ctx"]["tag"], f"one of {first['ctx']['expected_tags']}")
     if first["type"] == "union_tag_not_found":

@@ -1,19 +1,62 @@
 """The kinds of section ``raw``, typed: where inputs come from. Part of mistakes/sections.py in all but length."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator
 
-from mistakes.sections import Name, Section
+from mistakes.sections import DRAWN, Name, Section
 
+FETCHED = ("fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn")
+TAKEN = ("fit", "test", "held_out")  # names of other sets in the tables of scores
 OodDatasets = list[Literal["fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"]]
+
+
+def _not_taken(sets: dict[str, Any]) -> dict[str, Any]:
+    for name in sets:
+        if name in TAKEN:
+            raise ValueError(f"other names than {', '.join(TAKEN)}, which are sets already")
+    return sets
+
+
+def _to_be_had(sets: dict[str, str | None]) -> dict[str, str | None]:
+    for name, path in sets.items():
+        if name in DRAWN:
+            raise ValueError(f"other names than {', '.join(DRAWN)}, which are drawn")
+        if path is None and name not in FETCHED:
+            raise ValueError(f"a path for {name}, since only {', '.join(FETCHED)} are fetched (null)")
+    return _not_taken(sets)
+
+
+# the tags stand in brackets, so that errors leave them out of the key's name
+Ood = Annotated[
+    Annotated[OodDatasets, Tag("[list]")]
+    | Annotated[dict[Name, str | None], AfterValidator(_to_be_had), Tag("[mapping]")],
+    Discriminator(lambda value: "[mapping]" if isinstance(value, dict) else "[list]"),
+]
+
+
+def _texts(names: Any) -> Any:
+    """Take class names that YAML reads as numbers."""
+    if not isinstance(names, list):
+        return names
+    return [str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in names]
+
+
+def _once_each(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"each class named once ({', '.join(twice)} is not)")
+    return names
+
+
+Classes = Annotated[list[str], BeforeValidator(_texts), Field(min_length=2), AfterValidator(_once_each)]
 
 
 class Fetched(Section):
     """Stage raw: a data set that is fetched."""
 
     dataset: Literal["fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn", "digits"]
-    ood: OodDatasets
+    ood: Ood
 
 
 class ImageFolder(Section):
@@ -21,11 +64,14 @@ class ImageFolder(Section):
 
     dataset: Literal["image_folder"]
     train: str
+    val: str | None = None  # null: val and cal are drawn from train
     test: str | None
     size: Annotated[int, Field(ge=8)] | None
     channels: Literal[1, 3]
     corrupt: Literal["refuse", "skip"]
-    ood: OodDatasets
+    classes: Classes | None = None  # null: the names of the folders, sorted
+    groups: str | None = None  # what must stay in one split: a CSV, or an expression that finds it in CLASS/FILE
+    ood: Ood
 
 
 class OwnFeatures(Section):
@@ -33,8 +79,8 @@ class OwnFeatures(Section):
 
     dataset: Literal["features"]
     parts: dict[Literal["train", "fit", "val", "cal", "test"], str]
-    ood: dict[Name, str]
-    classes: Annotated[list[str], Field(min_length=2)] | None
+    ood: Annotated[dict[Name, str], AfterValidator(_not_taken)]
+    classes: Classes | None
 
     @field_validator("parts")
     @classmethod

@@ -50,6 +50,11 @@ CHECKSUMS = {  # of each file of a data set: algorithm:hexadecimal digits
     },
     "digits": {"digits.csv.gz": "sha256:09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"},
 }  # fmt: skip
+SHAPES = {  # channels, height and width of the images
+    **dict.fromkeys(("fashion_mnist", "mnist", "kmnist"), (1, 28, 28)),
+    **dict.fromkeys(("cifar10", "cifar100", "svhn"), (3, 32, 32)),
+    "digits": (1, 8, 8),
+}
 TORCHVISION = {"fashion_mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10",
                "cifar100": "CIFAR100", "svhn": "SVHN"}  # fmt: skip
 

@@ -2,26 +2,40 @@
 
 from pathlib import Path
 
-from mistakes import datasets
-from mistakes.artifacts import load_json, save_arrays, save_json
+from mistakes import datasets, duplicates, splitting
+from mistakes.artifacts import load_csv, load_json, save_arrays, save_json
+from mistakes.datasets import Labelled
 from mistakes.stage import Run, stage
 
 
 @stage
 def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
     """Write out/SPLIT/{images,labels,indices}.npy for each split and for held_out (near OOD, often empty), classes.json
-    and the counts; of own features {features,logits,early_1,...} instead of images.
+    and the counts; of own features {features,logits,early_1,...} instead of images; groups.npy where there are groups.
     """
     description = load_json(raw / "dataset.json")
     section = run.params.images
     dataset, held_out = datasets.hold_out(datasets.read(description["dataset"], raw), section.held_out)
     parts = datasets.split(dataset, section.val, section.cal, section.test, section.seed)
+    few = splitting.few({split: part.labels for split, part in parts.items()}, dataset.classes)
     parts["held_out"] = held_out
     for split, part in parts.items():
-        save_arrays(out / split, **part.inputs, labels=part.labels, indices=part.indices)
+        groups = {} if part.groups is None else {"groups": part.groups}
+        save_arrays(out / split, **part.inputs, labels=part.labels, indices=part.indices, **groups)
     save_json(out / "classes.json", dataset.classes)
+    for sentence in [*description.get("warnings", []), *few, *_twice(raw, description, parts)]:
+        run.warn(sentence)
     skipped = sum(len(files) for files in description.get("skipped", {}).values())
     return {f"n.{split}": len(part.labels) for split, part in parts.items()} | {"n.skipped": skipped}
+
+
+def _twice(raw: Path, description: dict[str, list[str]], parts: dict[str, Labelled]) -> list[str]:
+    """Look for duplicates in own data; published ones are taken as they were published."""
+    if "parts" not in description:
+        return []
+    tables = [load_csv(raw / part / "files.csv") for part in description["parts"] if "arrays" not in description]
+    files = [file for table in tables for file in table["file"]]
+    return duplicates.between(parts, lambda index: files[index] if files else f"row {index}")
 
 
 if __name__ == "__main__":

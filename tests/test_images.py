@@ -165,23 +165,25 @@ BAD = {
 
 def deep() -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.full((12, 12), 40_000, np.uint16)).save(file, "PNG")
+    Image.fromarray(np.full((12, 12), 40_000, np.int32)).save(file, "TIFF")
     return file.getvalue()
 
 
 def test_corrupt_files_are_named_and_refused_or_skipped_and_counted(tmp_path: Path) -> None:
-    bad = BAD | {"bird/deep.png": deep()}
+    bad = BAD | {"bird/deep.tiff": deep()}
     as_zip(tmp_path / "own.zip", GOOD | bad)
     settings(tmp_path, train="own.zip")
     done = run(tmp_path, "raw", "data/raw")
-    refused(done, "own.zip", "5 corrupt", "raw.corrupt: skip", "bird/deep.png (more than 8 bits", *bad)
-    assert "bird/text.jpg (no image)" in done.stderr
+    refused(done, "own.zip: 5 of 17 files cannot be read: ", "raw.corrupt: skip leaves them out", *bad)
+    assert "bird/deep.tiff (32 bits a channel, of unknown scale), bird/text.jpg (not an image)" in done.stderr
+    assert "own.zip: 2 classes: bird (8), cat (9)" in done.stdout
     assert not (tmp_path / "data/raw").exists()
 
     settings(tmp_path, train="own.zip", corrupt="skip")
     done = run(tmp_path, "raw", "data/raw")
     assert done.returncode == 0, done.stderr
-    assert "skipped 5 corrupt" in done.stdout
+    assert "raw.train: files that cannot be read are left out (5): bird/deep.tiff, bird/text.jpg" in done.stderr
+    assert "own.zip: 2 classes: bird (8), cat (9)" in done.stdout
     assert json.loads((tmp_path / "data/raw/dataset.json").read_text())["skipped"] == {"train": sorted(bad)}
     run(tmp_path, "images", "data/raw", "data/images")
     assert json.loads((tmp_path / "data/images/metrics.json").read_text())["n.skipped"] == 5
@@ -195,7 +197,7 @@ def test_a_class_that_loses_all_its_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"class 'dog' is all corrupt"):
         folders.read(tmp_path, None, 3, "skip")
     many = as_folder(tmp_path / "many", {f"{name}/{i}.png": b"" for name in ("a", "b") for i in range(5)})
-    with pytest.raises(InputError, match=r"10 corrupt: a/0.png .*a/4.png \(no image\), \.\.\.") as caught:
+    with pytest.raises(InputError, match=r"10 of 10 files .*: a/0.png .*a/4.png \(not an image\), \.\.\.") as caught:
         folders.read(many, None, 3, "refuse")
     assert "b/" not in str(caught.value)
 
@@ -203,8 +205,8 @@ def test_a_class_that_loses_all_its_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"1.png": GOOD["cat/1.png"]}, ["class folders", "a folder for each class"]),
-        ({"cat/1.png": GOOD["cat/1.png"]}, ["class folders", "['cat']", "two or more"]),
+        ({"1.png": GOOD["cat/1.png"]}, ["no class folders", "a folder for each class"]),
+        ({"cat/1.png": GOOD["cat/1.png"]}, ["one class folder", "cat (1)", "two or more"]),
         ({f"{name}/1.png": picture(1, 5, 7) for name in "ab"}, ["a/1.png", "5 x 7", "8 pixels or more", "raw.size"]),
     ],
 )
@@ -232,7 +234,9 @@ def test_test_images_must_be_like_the_training_images(tmp_path: Path) -> None:
     as_folder(tmp_path / "own", GOOD)
     as_folder(tmp_path / "test", {"bird/1.png": GOOD["bird/1.png"], "dog/1.png": GOOD["cat/1.png"]})
     settings(tmp_path, test="test")
-    refused(run(tmp_path, "raw", "data/raw"), "test: classes", "(cat, dog)", "the classes of the training images")
+    done = run(tmp_path, "raw", "data/raw")
+    said = "test: has no folder for cat and has folders that are no class: dog; the classes of the training images are"
+    refused(done, said)
     like = folders.read(tmp_path / "own", None, 3, "refuse")
     other = as_folder(tmp_path / "other", {f"{name}/1.png": picture(1, 16, 16) for name in ("bird", "cat")})
     with pytest.raises(InputError, match="bird/1.png: size is 16 x 16, expected 12 x 12"):
