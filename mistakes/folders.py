@@ -1,14 +1,10 @@
 """Own images: a folder with a folder for each class, or a zip or tar of one, to arrays.
 
-Which folders are classes: where the folders at the top are called train and test (or val; also training_set and the
-like), they are splits, and the classes are the folders in them. One folder around all is looked into, as often as
-there is one. Folders inside of a class folder are passed through. Hidden files are no part of it.
-
-Which files are images: module pictures. Others are left out and counted.
+Module layout says which folders are classes, module pictures which files are images; others are
+left out and counted. Hidden files are no part of it.
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,16 +15,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from mistakes import archives, pictures
-from mistakes.archives import Entry
+from mistakes import archives, layout, pictures
 from mistakes.artifacts import Array
 from mistakes.errors import InputError
 
-LAYOUT = "a folder with a folder for each class, or a zip or tar of one"
 SMALLEST = 8  # pixels, the least that the networks take
 SHOWN = 5  # files named in one line
 DARK = 32  # of 255: where no pixel is brighter, the values were not meant to reach from 0 to 255
-ROLES = {"train": r"train(ing)?", "val": r"val(id|idation)?|dev", "test": r"test(ing)?"}  # words in the names of splits
 
 Files = dict[PurePosixPath, Callable[[], bytes]]
 
@@ -70,29 +63,26 @@ def read(
     cannot be told from classes, and, naming them, where images cannot be read or are of different sizes.
     """
     with ExitStack() as stack:
-        entries = _unwrapped(archives.entries(path, LAYOUT, stack))
-        named = like.classes if like is not None else classes
-        found = _splits(path, entries, named)
-        if found and split not in found:
-            shown = _shown(_tops(entries))
-            raise InputError(path, f"holds {shown}, but no folder {split} with a folder for each class")
-        where = path / found[split] if found else path
+        entries = layout.unwrapped(archives.entries(path, layout.LAYOUT, stack))
+        named, whose = (
+            (classes, "raw.classes") if like is None else (like.classes, "the classes of the training images")
+        )
+        found = layout.splits(path, entries, named)
         if found:
-            entries = _unwrapped(_inside(entries, found[split]))
-            _splits(where, entries, named, nested=True)
+            top = layout.folder_of(split, found, path, entries)
+            path, entries = path / top, layout.unwrapped(layout.inside(entries, top))
+            layout.splits(path, entries, named, nested=True)
         files = {name: load for name, load in entries if load is not None}
         inside = {name: load for name, load in files.items() if len(name.parts) > 1 and _may_be_image(name)}
-        order = _classes(where, entries, inside, named, like is not None)
+        order = layout.classes(path, entries, inside, named, whose)
         shape = None if like is None else like.images.shape[1:]
-        read_all = partial(pictures.decode, size=size, channels=channels)
-        part, bad = _decode_all(where, inside, read_all, shape)
+        part, bad = _decode_all(path, inside, partial(pictures.decode, size=size, channels=channels), shape)
     tops = [PurePosixPath(name).parts[0] for name in part.files]
-    _print_counts(where, order, [*map(PurePosixPath, part.files), *bad])
+    _print_counts(path, order, [*map(PurePosixPath, part.files), *bad])
     if bad and corrupt == "refuse":
-        raise _unreadable(where, bad, part)
-    for name in order:
-        if name not in tops:
-            raise InputError(where, f"class {name!r} is all corrupt; each class needs an image that can be read")
+        raise _unreadable(path, bad, part)
+    for name in sorted(set(order) - set(tops)):
+        raise InputError(path, f"class {name!r} is all corrupt; each class needs an image that can be read")
     ignored = tuple(sorted({*part.ignored, *map(str, files.keys() - inside.keys())}))
     number = {name: label for label, name in enumerate(order)}
     labels = np.array([number[top] for top in tops], np.int64)
@@ -105,9 +95,9 @@ def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
 
     shape : (channels, height, width) of the images, scaled so that they cover it, and cropped at the centre.
     """
-    layout = "a folder of images, or a zip or tar of one"
+    expected = "a folder of images, or a zip or tar of one"
     with ExitStack() as stack:
-        files = {name: load for name, load in archives.entries(path, layout, stack) if load is not None}
+        files = {name: load for name, load in archives.entries(path, expected, stack) if load is not None}
         inside = {name: load for name, load in files.items() if _may_be_image(name)}
         channels, height, width = shape
         decode = partial(pictures.decode, size=(width, height), channels=channels)
@@ -115,105 +105,22 @@ def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
     if bad and corrupt == "refuse":
         raise _unreadable(path, bad, part)
     if not part.files:
-        raise InputError(path, f"no image that can be read among {len(files)} files; expected {layout}")
+        raise InputError(path, f"no image that can be read among {len(files)} files; expected {expected}")
     print(f"raw: {path}: {len(part.files)} images", flush=True)
     part = replace(part, ignored=tuple(sorted({*part.ignored, *map(str, files.keys() - inside.keys())})))
     return replace(part, warnings=_warnings(part))
 
 
 def splits(path: Path, classes: Sequence[str] | None) -> dict[str, str]:
-    """Return the folders of splits at the top of ``path``, by train, val and test; none where they are the classes.
-
-    Where there is a val and no test, val is the test set, as ImageNet's is. A split without class folders has no
-    labels, and is none. Raises InputError as ``read``.
-    """
+    """Return the folders of splits at the top of ``path``, by train, val and test, as layout.splits does."""
     with ExitStack() as stack:
-        return _splits(path, _unwrapped(archives.entries(path, LAYOUT, stack)), classes)
+        entries = layout.unwrapped(archives.entries(path, layout.LAYOUT, stack))
+        found = layout.splits(path, entries, classes)
+        return found and found | {"train": layout.folder_of("train", found, path, entries)}
 
 
 def _may_be_image(name: PurePosixPath) -> bool:
     return pictures.named_as_image(name) is not False
-
-
-def _unwrapped(entries: list[Entry]) -> list[Entry]:
-    """Take folders that hold all others off the paths, as archives often have them."""
-    while True:
-        tops = _tops(entries)
-        folders_inside = any(len(name.parts) > (2 if load else 1) for name, load in entries)
-        if len(tops) != 1 or not folders_inside:
-            return entries
-        beside = [entry for entry in entries if len(entry[0].parts) == 1 and entry[1] is not None]
-        entries = _inside(entries, next(iter(tops))) + beside
-
-
-def _inside(entries: list[Entry], top: str) -> list[Entry]:
-    return [
-        (PurePosixPath(*name.parts[1:]), load) for name, load in entries if name.parts[0] == top and len(name.parts) > 1
-    ]
-
-
-def _tops(entries: list[Entry]) -> Counter[str]:
-    """Return the folders at the top, and how many files are in each or below."""
-    tops = Counter({name.parts[0]: 0 for name, load in entries if load is None or len(name.parts) > 1})
-    tops.update(name.parts[0] for name, load in entries if load is not None and len(name.parts) > 1)
-    return Counter(dict(sorted(tops.items())))
-
-
-def _shown(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} ({n})" for name, n in list(counts.items())[:20]) + (", ..." if len(counts) > 20 else "")
-
-
-def _role(name: str) -> str | None:
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((role for role, word in ROLES.items() if any(re.fullmatch(word, one) for one in words)), None)
-
-
-def _splits(path: Path, entries: list[Entry], classes: Sequence[str] | None, nested: bool = False) -> dict[str, str]:
-    """Return the name of the folder of each split, as ``splits``; nested : there is a split around these already."""
-    tops = _tops(entries)
-    if classes is not None and set(classes) == set(tops):
-        return {}
-    below = {top: set(_tops(_inside(entries, top))) for top in tops}
-    roles = Counter(filter(None, map(_role, tops)))
-    give = "give the folder of one split as raw.train and of another as raw.test"
-    if len(roles) > 1 and not nested:
-        if sum(roles.values()) < len(tops) or max(roles.values()) > 1:
-            raise InputError(path, f"which are classes and which are splits among {_shown(tops)}? If splits, {give}; "
-                             "if all are classes, name them in raw.classes")  # fmt: skip
-        found = {str(_role(top)): top for top in tops if below[top]}
-        if "val" in found and "test" not in found:
-            found["test"] = found.pop("val")
-        if "train" not in found:
-            raise InputError(path, f"holds {_shown(tops)}, but no training images in a folder for each class; if these "
-                             "are the classes, name them in raw.classes")  # fmt: skip
-        return found
-    direct = any(load is not None and len(name.parts) == 2 and _may_be_image(name) for name, load in entries)
-    same = next(iter(below.values()), set())
-    if len(tops) > 1 and len(same) > 1 and not direct and all(one == same for one in below.values()):
-        raise InputError(path, f"{_shown(tops)} hold no images but the same folders ({', '.join(sorted(same))}): are "
-                         f"they splits? Then {give}; if they are classes, name them in raw.classes")  # fmt: skip
-    return {}
-
-
-def _classes(
-    path: Path, entries: list[Entry], images: Files, wanted: Sequence[str] | None, of_training: bool
-) -> tuple[str, ...]:
-    tops = _tops(entries)
-    filled = {name.parts[0] for name in images}
-    if not tops:
-        raise InputError(path, f"no class folders; expected {LAYOUT}")
-    if wanted is not None and set(wanted) != set(tops):
-        whose = "the classes of the training images" if of_training else "raw.classes"
-        lacking, more = (", ".join(sorted(one)) for one in (set(wanted) - set(tops), set(tops) - set(wanted)))
-        said = [f"has no folder for {lacking}" * bool(lacking), f"has folders that are no class: {more}" * bool(more)]
-        raise InputError(path, f"{' and '.join(filter(None, said))}; {whose} are {', '.join(wanted)}")
-    for name in tops:
-        if name not in filled:
-            what = f"has no image ({tops[name]} other files)" if tops[name] else "is an empty folder"
-            raise InputError(path, f"class {name!r} {what}; each class needs at least one image")
-    if len(tops) < 2:
-        raise InputError(path, f"one class folder, {_shown(tops)}, where two or more are needed; expected {LAYOUT}")
-    return tuple(sorted(tops) if wanted is None else wanted)
 
 
 def _decode_all(

@@ -18,6 +18,8 @@ def parts(section: ImageFolder) -> dict[str, Folder]:
     """
     paths = {"train": section.train, "val": section.val, "test": section.test}
     within = folders.splits(Path(section.train), section.classes)
+    if section.test is None and section.val is None and "test" not in within and "val" in within:
+        within["test"] = within.pop("val")  # as ImageNet's
     taken = [name for name in paths if name in within and (name == "train" or paths[name] is None)]
     if within:
         print("raw: splits of raw.train: " + ", ".join(f"{name} is {within[name]}" for name in taken), flush=True)

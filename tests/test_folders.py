@@ -112,6 +112,11 @@ def test_val_of_three_splits_gives_val_and_cal_and_what_is_left_joins_fit(tmp_pa
     settings({"val": 6, "test": None})
     line = stage("images", "data/raw", "data/no", refused=True)
     assert "images.val + images.cal is 9, expected at most the 8 images of raw.val" in line
+    as_folder(tmp_path / "two", below("train", GOOD) | below("val", val))
+    settings({"test": 4}, train="two", val="two/val")  # test is drawn from train then
+    stage("raw", "data/raw1")
+    stage("images", "data/raw1", "data/images1")
+    assert (loaded("test", "indices", "data/images1") < 12).all()
     settings({"test": None}, val="own/test", train="own/train")  # by hand
     assert "own/test: 2 classes: bird (3), cat (3)" in stage("raw", "data/raw2")
     line = stage("images", "data/raw2", "data/no", refused=True)
@@ -126,8 +131,8 @@ def test_val_of_three_splits_gives_val_and_cal_and_what_is_left_joins_fit(tmp_pa
         (below("train", GOOD) | below("training", GOOD) | below("test", TEST),
          "which are classes and which are splits among test (6), train (12), training (12)?"),
         ({"train/1.png": GOOD["cat/1.png"], "test/1.png": GOOD["cat/2.png"]},
-         "holds test (1), train (1), but no training images in a folder for each class; if these are the classes"),
-        (below("val", GOOD) | below("test", TEST), "holds test (6), val (12), but no training images"),
+         "holds test (1), train (1), and no folder for each class in them; if these are the classes, name them in"),
+        (below("val", GOOD) | below("test", TEST), "holds test (6), val (12), but no folder train with a folder for"),
         (below("fold1", GOOD) | below("fold2", TEST),
          "fold1 (12), fold2 (6) hold no images but the same folders (bird, cat): are they splits? Then give"),
         ({f"{name}/{split}/1.png": GOOD["cat/1.png"] for name in ("bird", "cat") for split in ("train", "test")},
@@ -149,6 +154,11 @@ def test_a_split_without_labels_is_none_and_class_names_settle_every_doubt(tmp_p
     settings(train="kaggle")
     assert "splits of raw.train: train is train" in stage("raw", "data/raw")
     assert not Path("data/raw/test").exists()
+    as_folder(tmp_path / "notes", below("train", GOOD) | below("test", TEST) | {"annotations/a.json": b"x"})
+    settings({"test": None}, train="notes")
+    assert "train is train, test is test" in stage("raw", "data/notes")
+    settings({"test": None}, train="notes/train", val="notes")
+    assert "holds annotations (1), test (6), train (12), but no folder val" in stage("raw", "data/no", refused=True)
     as_folder(tmp_path / "own", {"train/1.png": picture(1), "test/1.png": picture(2)})
     settings(classes=["train", "test"])
     assert "own: 2 classes: train (1), test (1)" in stage("raw", "data/railway")
@@ -181,7 +191,7 @@ def test_wrappers_nested_folders_and_odd_names(tmp_path: Path, stage: Stages) ->
 
 def test_folders_without_images_are_no_classes(tmp_path: Path) -> None:
     as_folder(tmp_path, GOOD | {"notes/a.csv": b"1,2", "notes/b.txt": b"x"})
-    with pytest.raises(InputError, match=r"class 'notes' has no image \(2 other files\)"):
+    with pytest.raises(InputError, match=r"class 'notes' has no image, but other files \(2\)"):
         folders.read(tmp_path, None, 3, "refuse")
 
 
