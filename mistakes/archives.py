@@ -18,9 +18,10 @@ HIDDEN = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume In
 def entries(path: Path, layout: str, stack: ExitStack) -> list[Entry]:
     """List files and folders, in the order in which they are read fastest; hidden ones are left out.
 
-    layout : what is expected at ``path``, for errors. stack : closes the archive, after the files have been read.
-    Raises InputError where ``path`` is missing, of another kind or unreadable, a member of the archive is a link or
-    lies outside of it, or a link leads back to a folder above it.
+    layout : what is expected at ``path``, for errors. stack : closes the archive, after the files
+    have been read. Raises InputError where ``path`` is missing, of another kind or unreadable, a
+    member of the archive is a link or lies outside of it, or a link leads back to a folder above
+    it.
     """
     if not path.exists():
         raise InputError(path, f"missing; expected {layout}")
@@ -59,7 +60,7 @@ def _walk(path: Path) -> Iterator[Entry]:
 
 def _zip(archive: zipfile.ZipFile) -> list[Entry]:
     return [
-        (PurePosixPath(member.filename), None if member.is_dir() else partial(archive.read, member))
+        (PurePosixPath(member.filename.replace("\\", "/")), None if member.is_dir() else partial(archive.read, member))
         for member in archive.infolist()
     ]
 

@@ -166,7 +166,7 @@ def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> 
         fit, held = train.take(rest), train
     else:
         tested, rest = splitting.draw(train.labels, train.groups, [from_train], seed)
-        *drawn, more = splitting.draw(held.labels, held.groups, [val, cal], seed)
+        *drawn, more = splitting.draw(held.labels, held.groups, [val, cal], seed, rest_first=False)
         fit = train.take(rest).with_more(held.take(more))
     if dataset.test is None:
         tests = train.take(tested)

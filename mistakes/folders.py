@@ -51,16 +51,17 @@ def read(
 ) -> Folder:
     """Read every image of a folder, zip or tar whose folders are the classes, as the module says.
 
-    size : side in pixels of the square that each image is scaled to, so that its shorter side fits, and cropped to at
-    its centre; None demands one size of all. channels : 1 (grey) or 3 (colour). corrupt : ``refuse`` or ``skip`` images
-    that cannot be read. like : the classes and the shape of the images must be the same as there. classes : all names
-    of the class folders, in the order of the labels; None sorts them. split : which folder is taken where the folders
-    at the top are splits.
-    The result depends on names and bytes of the files only, not on how they are packed.
+    size : side in pixels of the square that each image is scaled to, so that its shorter side fits,
+    and cropped to at its centre; None demands one size of all. channels : 1 (grey) or 3 (colour).
+    corrupt : ``refuse`` or ``skip`` images that cannot be read. like : the classes and the shape of
+    the images must be the same as there. classes : all names of the class folders, in the order of
+    the labels; None sorts them. split : which folder is taken where the folders at the top are
+    splits. The result depends on names and bytes of the files only, not on how they are packed.
 
-    Raises InputError where the path is missing or of another kind, a member of the archive is a link or lies outside of
-    it, a class has no image, there are fewer than two classes or other ones than in ``like`` or ``classes``, splits
-    cannot be told from classes, and, naming them, where images cannot be read or are of different sizes.
+    Raises InputError where the path is missing or of another kind, a member of the archive is a
+    link or lies outside of it, a class has no image, there are fewer than two classes or other ones
+    than in ``like`` or ``classes``, splits cannot be told from classes, and, naming them, where
+    images cannot be read or are of different sizes.
     """
     with ExitStack() as stack:
         entries = layout.unwrapped(archives.entries(path, layout.LAYOUT, stack))
@@ -93,7 +94,8 @@ def read(
 def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
     """Read every image of a folder, zip or tar, wherever it lies, as ``read`` does, without classes.
 
-    shape : (channels, height, width) of the images, scaled so that they cover it, and cropped at the centre.
+    shape : (channels, height, width) of the images, scaled so that they cover it, and cropped at
+    the centre.
     """
     expected = "a folder of images, or a zip or tar of one"
     with ExitStack() as stack:

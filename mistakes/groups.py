@@ -42,7 +42,7 @@ def _of_table(path: Path, files: Mapping[str, Sequence[str]]) -> dict[str, list[
     if not path.is_file():
         raise InputError(path, "missing; expected a CSV with the columns file and group (raw.groups)")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except Exception as error:  # pandas has many kinds of exceptions for what is no table
         reason = str(error).strip().splitlines()[0]
         raise InputError(path, f"cannot be read as a CSV ({reason})") from None

@@ -47,8 +47,9 @@ def tops(entries: list[Entry]) -> Counter[str]:
 def splits(path: Path, entries: list[Entry], classes: Collection[str] | None, nested: bool = False) -> dict[str, str]:
     """Return the folders of splits at the top, by train, val and test; none where the classes are there.
 
-    A split without class folders has no labels, and is none. classes : where these are the folders, they are no
-    splits. nested : there is a split around these already. Raises InputError where splits cannot be told from classes.
+    A split without class folders has no labels, and is none. classes : where these are the folders,
+    they are no splits. nested : there is a split around these already. Raises InputError where
+    splits cannot be told from classes.
     """
     below: dict[str, set[str]] = {top: set() for top in tops(entries)}
     images: Counter[str] = Counter()
@@ -106,8 +107,8 @@ def classes(
 ) -> tuple[str, ...]:
     """Return the names of the class folders in the order of the labels: as ``wanted``, or sorted.
 
-    images : paths of the files that may be images. whose : what ``wanted`` is, for errors. Raises InputError where
-    a class has no image, there are fewer than two, or others than are wanted.
+    images : paths of the files that may be images. whose : what ``wanted`` is, for errors. Raises
+    InputError where a class has no image, there are fewer than two, or others than are wanted.
     """
     found = tops(entries)
     filled = {name.parts[0] for name in images}

@@ -1,9 +1,9 @@
 """One image file to an array: which files are images, and what becomes of every kind of pixel.
 
-The file's first picture is taken (of an animation, of pages) and turned upright as its EXIF data say. 16-bit values v
-become v / 257, so that 65535 is 255 (colour with 16 bits a channel keeps the upper 8). What is transparent is laid on
-white. 1 bit, palettes and CMYK become grey (weights of ITU-R 601) or RGB as Pillow does it. 32-bit values have no known
-scale and are refused.
+The file's first picture is taken (of an animation, of pages) and turned upright as its EXIF data
+say. 16-bit values v become v / 257, so that 65535 is 255 (colour with 16 bits a channel keeps the
+upper 8). What is transparent is laid on white. 1 bit, palettes and CMYK become grey (weights of
+ITU-R 601) or RGB as Pillow does it. 32-bit values have no known scale and are refused.
 """
 
 import io
@@ -40,9 +40,9 @@ def read_one(path: Path, size: int | None, channels: int) -> Array:
 def decode(content: bytes, size: int | tuple[int, int] | None, channels: int) -> Array:
     """Return an image as uint8 (channels, h, w), upright, scaled and cropped to ``size``.
 
-    size : the side of a square, or width and height; None keeps the image as large as it is. channels : 1 (grey) or 3
-    (colour). Raises whatever Pillow does, UnidentifiedImageError where ``content`` is of none of FORMATS, ValueError
-    where a channel has more than 16 bits.
+    size : the side of a square, or width and height; None keeps the image as large as it is.
+    channels : 1 (grey) or 3 (colour). Raises whatever Pillow does, UnidentifiedImageError where
+    ``content`` is of none of FORMATS, ValueError where a channel has more than 16 bits.
     """
     mode = "L" if channels == 1 else "RGB"
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:

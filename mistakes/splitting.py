@@ -10,18 +10,19 @@ FEW = 2  # images of a class: with fewer in a split, what is fitted or measured 
 SHOWN = 10  # classes named
 
 
-def draw(labels: Array, groups: Array | None, counts: Sequence[int], seed: int) -> list[Array]:
+def draw(labels: Array, groups: Array | None, counts: Sequence[int], seed: int, rest_first: bool = True) -> list[Array]:
     """Return the indices of ``counts`` inputs each, drawn without replacement by ``seed``, and of all the rest.
 
-    labels : int64 (n,), that no part may lack where it can have them. groups : int64 (n,), of which each stands in one
-    part: parts then take whole groups in drawn order until they have as many inputs as asked for, or more. Where there
-    are too few inputs, the last parts are short.
+    labels : int64 (n,), that no part may lack where it can have them. groups : int64 (n,), of which
+    each stands in one part: parts then take whole groups in drawn order until they have as many
+    inputs as asked for, or more. rest_first : inputs of rare classes go to the rest before all.
+    Where there are too few inputs, the last parts are short.
     """
     generator = np.random.default_rng(seed)
     if groups is None:
         order = generator.permutation(len(labels))
         parts = np.split(order, np.minimum(np.cumsum(counts), len(order)))
-        spread(labels, [parts[-1], *parts[:-1]])
+        spread(labels, [parts[-1], *parts[:-1]] if rest_first else parts)
         return parts
     members = [np.flatnonzero(groups == group) for group in generator.permutation(np.unique(groups))]
     parts = []
@@ -36,8 +37,9 @@ def draw(labels: Array, groups: Array | None, counts: Sequence[int], seed: int) 
 def spread(labels: Array, parts: Sequence[Array]) -> None:
     """Change ``parts``, disjoint indices of ``labels``, in place so that each has each class, as far as that goes.
 
-    Where a part lacks a class, an input of that class comes from the part that has most of it, for one of the class
-    that the lacking part has most of. Classes with fewer inputs than there are parts go to the first parts.
+    Where a part lacks a class, an input of that class comes from the part that has most of it, for
+    one of the class that the lacking part has most of. Classes with fewer inputs than there are
+    parts go to the first parts.
     """
     parts = [part for part in parts if len(part)]
     counts = np.stack([np.bincount(labels[part], minlength=labels.max() + 1) for part in parts])

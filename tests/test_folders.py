@@ -601,3 +601,47 @@ def test_a_mapping_may_name_sets_to_be_fetched_and_paths() -> None:
     assert params.parse(yaml.safe_dump(values)).raw.ood == {"svhn": None, "far": "own/far"}
     with pytest.raises(InputError, match="raw.ood is .*expected other data sets than raw.dataset"):
         params.parse(yaml.safe_dump(values | {"raw": {"dataset": "svhn", "ood": {"svhn": None, "far": "x"}}}))
+
+
+# siblings
+
+
+def test_archives_of_windows_and_tables_of_spreadsheets(tmp_path: Path) -> None:
+    as_zip(tmp_path / "own.zip", {name.replace("/", "\\"): content for name, content in GOOD.items()})
+    assert folders.read(tmp_path / "own.zip", None, 3, "refuse").classes == ("bird", "cat")
+    (tmp_path / "g.csv").write_text("file,group\na/1.png,x\n", encoding="utf-8-sig")
+    assert groups.of_files(str(tmp_path / "g.csv"), {"train": ("a/1.png",)}) == {"train": ["x"]}
+
+
+def test_rows_of_features_in_an_ood_set_are_counted(tmp_path: Path, stage: Stages, rng: np.random.Generator) -> None:
+    whole = {"features": rng.normal(size=(60, 5)), "logits": rng.normal(size=(60, 3))}
+    np.savez("train.npz", **whole, labels=np.arange(60) % 3)
+    np.savez("far.npz", **{key: np.concatenate([array[:4], -array]) for key, array in whole.items()})
+    values = yaml.safe_load(SMOKE) | {"classifiers": {"given": {"source": "features"}}}
+    ood = {"far": "far.npz", "spare": "far.npz"}
+    values["raw"] = {"dataset": "features", "parts": {"train": "train.npz"}, "ood": ood, "classes": None}
+    values["images"] |= {"val": 10, "cal": 10, "test": 10}
+    values["ood"]["sets"] = ["far"]
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    stage("raw", "data/raw")
+    stage("images", "data/raw", "data/images")
+    assert "SHA-256" not in warnings()
+    stage("ood", "data/images/test", "data/raw", "data/ood")
+    assert warnings("data/ood").splitlines() == [
+        "the set spare of raw.ood is not used, for ood.sets does not name it",
+        "inputs of the OOD set far that are inputs of the data set too, by SHA-256: 4 of 64",
+    ]
+
+
+def test_rare_classes_of_a_val_folder_go_to_val_and_cal() -> None:
+    def part(labels: np.ndarray, first: int) -> datasets.Labelled:
+        return datasets.Labelled({"images": np.zeros((len(labels), 1))}, labels, first + np.arange(len(labels)))
+
+    for seed in range(5):
+        whole = datasets.Dataset(part(np.arange(60) % 3, 0), part(np.arange(9) % 3, 200), tuple("abc"),
+                                 val=part(np.repeat([0, 1, 2], [30, 30, 2]), 100))  # fmt: skip
+        found = datasets.split(whole, 10, 10, None, seed)
+        assert {split: int((found[split].labels == 2).sum()) for split in ("val", "cal")} == {"val": 1, "cal": 1}
+        assert set(found["fit"].indices) == set(range(60)) | (
+            set(range(100, 162)) - set(found["val"].indices) - set(found["cal"].indices)
+        )
