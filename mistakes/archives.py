@@ -15,8 +15,10 @@ Entry = tuple[PurePosixPath, Callable[[], bytes] | None]  # a file and how to re
 HIDDEN = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 
 
-def entries(path: Path, layout: str, stack: ExitStack) -> list[Entry]:
-    """List files and folders, in the order in which they are read fastest; hidden ones are left out.
+def entries(path: Path, layout: str, stack: ExitStack) -> tuple[list[Entry], int]:
+    """Return files and folders, in the order in which they are read fastest, and how many files are hidden.
+
+    Hidden ones are left out.
 
     layout : what is expected at ``path``, for errors. stack : closes the archive, after the files
     have been read. Raises InputError where ``path`` is missing, of another kind or unreadable, a
@@ -41,7 +43,8 @@ def entries(path: Path, layout: str, stack: ExitStack) -> list[Entry]:
     for name, _ in found:
         if name.is_absolute() or ".." in name.parts:
             raise InputError(path, "member", str(name), "a path that stays inside the archive")
-    return [(name, load) for name, load in found if name.parts and not hidden(name)]
+    shown = [(name, load) for name, load in found if name.parts and not hidden(name)]
+    return shown, sum(load is not None for _, load in found) - sum(load is not None for _, load in shown)
 
 
 def _walk(path: Path) -> Iterator[Entry]:

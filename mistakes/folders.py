@@ -64,11 +64,13 @@ def read(
     images cannot be read or are of different sizes.
     """
     with ExitStack() as stack:
-        entries = layout.unwrapped(archives.entries(path, layout.LAYOUT, stack))
-        named, whose = (
-            (classes, "raw.classes") if like is None else (like.classes, "the classes of the training images")
-        )
+        shown, hidden = archives.entries(path, layout.LAYOUT, stack)
+        entries = layout.unwrapped(shown)
+        named, whose = classes, "raw.classes"
+        if like is not None:
+            named, whose = like.classes, "the classes of the training images"
         found = layout.splits(path, entries, named)
+        beside = {top: n for top, n in layout.tops(entries).items() if found and top not in found.values()}
         if found:
             top = layout.folder_of(split, found, path, entries)
             path, entries = path / top, layout.unwrapped(layout.inside(entries, top))
@@ -79,7 +81,7 @@ def read(
         shape = None if like is None else like.images.shape[1:]
         part, bad = _decode_all(path, inside, partial(pictures.decode, size=size, channels=channels), shape)
     tops = [PurePosixPath(name).parts[0] for name in part.files]
-    _print_counts(path, order, [*map(PurePosixPath, part.files), *bad])
+    _print_counts(path, order, [*map(PurePosixPath, part.files), *bad], hidden)
     if bad and corrupt == "refuse":
         raise _unreadable(path, bad, part)
     for name in sorted(set(order) - set(tops)):
@@ -88,7 +90,8 @@ def read(
     number = {name: label for label, name in enumerate(order)}
     labels = np.array([number[top] for top in tops], np.int64)
     part = replace(part, labels=labels, classes=order, ignored=ignored)
-    return replace(part, warnings=_warnings(part))
+    said = f"folders beside the splits, without class folders, are left out: {layout.shown(beside)}"
+    return replace(part, warnings=(*([said] if beside and split == "train" else []), *_warnings(part)))
 
 
 def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
@@ -99,7 +102,8 @@ def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
     """
     expected = "a folder of images, or a zip or tar of one"
     with ExitStack() as stack:
-        files = {name: load for name, load in archives.entries(path, expected, stack) if load is not None}
+        entries, hidden = archives.entries(path, expected, stack)
+        files = {name: load for name, load in entries if load is not None}
         inside = {name: load for name, load in files.items() if _may_be_image(name)}
         channels, height, width = shape
         decode = partial(pictures.decode, size=(width, height), channels=channels)
@@ -108,7 +112,7 @@ def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
         raise _unreadable(path, bad, part)
     if not part.files:
         raise InputError(path, f"no image that can be read among {len(files)} files; expected {expected}")
-    print(f"raw: {path}: {len(part.files)} images", flush=True)
+    print(f"raw: {path}: {len(part.files)} images{_besides(hidden)}", flush=True)
     part = replace(part, ignored=tuple(sorted({*part.ignored, *map(str, files.keys() - inside.keys())})))
     return replace(part, warnings=_warnings(part))
 
@@ -116,7 +120,7 @@ def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
 def splits(path: Path, classes: Sequence[str] | None) -> dict[str, str]:
     """Return the folders of splits at the top of ``path``, by train, val and test, as layout.splits does."""
     with ExitStack() as stack:
-        entries = layout.unwrapped(archives.entries(path, layout.LAYOUT, stack))
+        entries = layout.unwrapped(archives.entries(path, layout.LAYOUT, stack)[0])
         found = layout.splits(path, entries, classes)
         return found and found | {"train": layout.folder_of("train", found, path, entries)}
 
@@ -180,11 +184,15 @@ def _check_size(where: Path, image: Array, images: Array) -> None:
         raise InputError(where, "size", f"{width} x {height}", f"{SMALLEST} pixels or more (raw.size: PIXELS resizes)")
 
 
-def _print_counts(path: Path, classes: tuple[str, ...], files: list[PurePosixPath]) -> None:
+def _print_counts(path: Path, classes: tuple[str, ...], files: list[PurePosixPath], hidden: int) -> None:
     n = Counter(name.parts[0] for name in files)
     below = Counter(inner[0] for inner in {name.parts[:-1] for name in files} if len(inner) > 1)
     shown = [f"{name} ({n[name]}{f' in {below[name]} folders' * (name in below)})" for name in classes]
-    print(f"raw: {path}: {len(classes)} classes: {', '.join(shown)}", flush=True)
+    print(f"raw: {path}: {len(classes)} classes: {', '.join(shown)}{_besides(hidden)}", flush=True)
+
+
+def _besides(hidden: int) -> str:
+    return f" (hidden files passed over: {hidden})" * bool(hidden)
 
 
 def _warnings(part: Folder) -> tuple[str, ...]:

@@ -72,6 +72,10 @@ def _check_ood(values: Params, where: str) -> None:
         raise InputError(where, "ood.sets", [], "at least one set")
     if len(set(fetched)) < len(fetched) or values.raw.dataset in fetched:
         raise InputError(where, "raw.ood", fetched, "other data sets than raw.dataset, each once")
+    corrupted = [f"{kind}_{n}" for kind in values.corruptions.kinds for n in values.corruptions.severities]
+    for name in fetched:
+        if name in values.adversarial.attacks or name in corrupted:
+            raise InputError(where, f"raw.ood.{name} has the name of an attack or a corruption; give it another")
     for name in values.ood.sets:
         if name not in (*sections.DRAWN, *fetched):
             expected = f"sets among {', '.join(sections.DRAWN)}, and data sets that raw.ood fetches or names"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 from test_bad_input import SMOKE
-from test_images import GOOD, SETTINGS, as_folder, as_tar, as_zip, picture
+from test_images import GOOD, SETTINGS, as_folder, as_tar, as_zip, contents, picture
 
 import stages.images
 import stages.ood
@@ -152,7 +152,9 @@ def test_other_sets_of_two_levels_are_refused(tmp_path: Path, stage: Stages, fil
 def test_a_split_without_labels_is_none_and_class_names_settle_every_doubt(tmp_path: Path, stage: Stages) -> None:
     as_folder(tmp_path / "kaggle", below("train", GOOD) | {"test/1.png": picture(7)})
     settings(train="kaggle")
-    assert "splits of raw.train: train is train" in stage("raw", "data/raw")
+    printed = stage("raw", "data/raw")
+    assert "splits of raw.train: train is train\n" in printed
+    assert "raw.train: folders beside the splits, without class folders, are left out: test (1)" in printed
     assert not Path("data/raw/test").exists()
     as_folder(tmp_path / "notes", below("train", GOOD) | below("test", TEST) | {"annotations/a.json": b"x"})
     settings({"test": None}, train="notes")
@@ -216,7 +218,7 @@ def test_files_that_are_no_images_are_ignored_counted_and_told(tmp_path: Path, s
         "raw.train: files that are no images of a class are left out (4): bird/notes.txt, cat/LICENSE, cat/labels.csv"
     )
     assert told in printed
-    assert "2 classes: bird (6), cat (8)" in printed
+    assert "2 classes: bird (6), cat (8) (hidden files passed over: 2)" in printed
     assert json.loads(Path("data/raw/dataset.json").read_text())["ignored"] == {"train": sorted(others)}
     stage("images", "data/raw", "data/images")
     assert told in warnings()
@@ -548,6 +550,16 @@ def test_own_ood_sets_of_any_layout_take_the_form_of_the_images(tmp_path: Path, 
     assert pd.read_csv("data/raw/ood/deep/files.csv")["file"].tolist()[-1] == "train/cat/2.png"
 
 
+def test_own_ood_sets_change_nothing_in_the_splits(tmp_path: Path, stage: Stages) -> None:
+    as_folder(tmp_path / "own", GOOD)
+    as_folder(tmp_path / "far", TEST)
+    for number, ood in enumerate(({}, {"far": "far"})):
+        settings({}, [*ood, "uniform"], ood=ood)
+        stage("raw", f"data/raw{number}")
+        stage("images", f"data/raw{number}", f"data/images{number}")
+    assert contents(tmp_path / "data/images0") == contents(tmp_path / "data/images1")
+
+
 def test_images_of_the_data_set_in_an_ood_set_are_counted(tmp_path: Path, stage: Stages) -> None:
     as_folder(tmp_path / "own", GOOD)
     as_folder(tmp_path / "far", TEST | {"copy.png": GOOD["bird/1.png"]})
@@ -583,6 +595,8 @@ def test_own_ood_sets_beside_a_fetched_data_set(tmp_path: Path, stage: Stages) -
         ({"far": None}, "raw.ood is {'far': None}, expected a path for far, since only fashion_mnist, mnist"),
         ({"glyphs": "far"}, "expected other names than digits, glyphs, uniform, gaussian, inverted, patch_shuffled"),
         ({"test": "far"}, "expected other names than fit, test, held_out, which are sets already"),
+        ({"pgd_02": "far"}, "raw.ood.pgd_02 has the name of an attack or a corruption; give it another"),
+        ({"blur_3": "far"}, "raw.ood.blur_3 has the name of an attack or a corruption; give it another"),
         ({"a b": "far"}, "raw.ood.a b is a b, expected"),
         ({"far": 3}, "raw.ood.far is 3, expected a valid string"),
         ("far", "raw.ood is 'far', expected a valid list"),
