@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,40 +9,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from here import run
 from PIL import Image
 from test_bad_input import SMOKE
 from test_images import GOOD, SETTINGS, as_folder, as_tar, as_zip, contents, picture
 
-import stages.images
-import stages.ood
-import stages.raw
 from mistakes import datasets, duplicates, folders, groups, outputs, params, pictures, splitting
 from mistakes.errors import InputError
 
-STAGES = {"raw": stages.raw.main, "images": stages.images.main, "ood": stages.ood.main}
 Stages = Callable[..., str]
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stages:
-    """Run a stage in this process, with params.yaml in tmp_path; return what it printed, or its one line of refusal."""
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """Run a stage in tmp_path, where the test is too; return what it printed, or its one line of refusal."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *paths: str, refused: bool = False) -> str:
-        monkeypatch.setattr(sys, "argv", [name, *paths])
-        capsys.readouterr()
+    def in_it(name: str, *paths: str, refused: bool = False) -> str:
+        done = run(tmp_path, name, *paths)
+        assert done.returncode == (2 if refused else 0), done
         if not refused:
-            STAGES[name]()
-            return "".join(capsys.readouterr())
-        with pytest.raises(SystemExit) as caught:
-            STAGES[name]()
-        printed = capsys.readouterr()
-        assert caught.value.code == 2, printed
-        (line,) = printed.err.splitlines()
+            return done.stdout + done.stderr
+        (line,) = done.stderr.splitlines()
         assert not Path(paths[-1]).exists()
         return line
 
-    return run
+    return in_it
 
 
 def settings(images: dict[str, object] | None = None, sets: list[str] | None = None, **raw: object) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from here import run
 from PIL import Image
 from scipy.io import savemat
-from test_bad_input import SMOKE, idx, refused, run
+from test_bad_input import SMOKE, idx, refused
 
 from mistakes import artifacts, datasets, formats, ood, params, raws, sources
 from mistakes.errors import InputError

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from here import run
 from PIL import Image
-from test_bad_input import ROOT, SMOKE, refused, run
+from test_bad_input import ROOT, SMOKE, refused
 
 from mistakes import folders, overlays, params
 from mistakes.errors import InputError

@@ -1,0 +1,34 @@
+"""Stages as a user runs them, but in the process of the tests, which saves the imports of another one."""
+
+import contextlib
+import importlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as python -m does; stages are no installed package
+
+
+def run(folder: Path, stage: str, *paths: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m stages.STAGE PATHS`` in ``folder``; return exit status and output, as a process would."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
+    command = importlib.import_module(f"stages.{stage}").main
+    handler, status, out, err = signal.getsignal(signal.SIGTERM), 0, io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ, clean | env, clear=True),
+        mock.patch.object(sys, "argv", [stage, *paths]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            command()
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess([stage, *paths], status, out.getvalue(), err.getvalue())
