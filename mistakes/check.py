@@ -69,7 +69,7 @@ def _images(path: Path) -> tuple[list[Path], list[str]]:
     shown = [file for file, name in inside.items() if not archives.hidden(name)]
     images = [file for file in shown if file.suffix.lower() in pictures.SUFFIXES]
     if not images:
-        raise InputError(path, "images", "none", f"files {', '.join(sorted(pictures.SUFFIXES))} in the folder or below")
+        raise InputError(path, "images", "none", f"files {', '.join(sorted(pictures.READ))} in the folder or below")
     return images, [str(file) for file in shown if file not in set(images)]
 
 

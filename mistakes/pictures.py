@@ -17,10 +17,10 @@ from mistakes.artifacts import Array
 from mistakes.errors import InputError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow knows more; some of them start other programs
-_READ = {".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
+READ = {".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
          ".tiff", ".webp"}  # fmt: skip
 _UNREAD = {".avif", ".dcm", ".eps", ".exr", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".psd", ".svg", ".tga"}
-SUFFIXES = _READ | _UNREAD  # in lower case, of files that are images, and so are never left out without need
+SUFFIXES = READ | _UNREAD  # in lower case, of files that are images, and so are never left out without need
 
 
 def named_as_image(name: PurePath) -> bool | None:
