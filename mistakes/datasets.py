@@ -184,12 +184,17 @@ def _some(part: Labelled, n: int, seed: int) -> Labelled:
 
 
 def _refuse_too_small(dataset: Dataset, found: dict[str, Labelled], val: int, cal: int) -> None:
-    sizes = {name: len(part.labels) for name, part in found.items()}
-    if dataset.val is not None and (sizes["val"] < val or sizes["cal"] < cal):
-        raise InputError("params.yaml", "images.val + images.cal", val + cal,
-                         f"at most the {len(dataset.val.labels)} images of raw.val")  # fmt: skip
-    if not sizes["fit"] or sizes["cal"] < cal:
-        own = sizes["test"] if dataset.test is None else 0
-        expected = f"less than the {len(dataset.train.labels) - own} training images, so that some are left for fit"
-        groups = ", in whole groups" if dataset.train.groups is not None else ""
-        raise InputError("params.yaml", "images.val + images.cal", val + cal, expected + groups)
+    n = {name: len(part.labels) for name, part in found.items()}
+    if n["fit"] and n["val"] >= val and n["cal"] >= cal:
+        return
+    if dataset.train.groups is not None:
+        sizes = np.unique(dataset.train.groups, return_counts=True)[1]
+        shown = ", ".join(f"{count} {name}" for name, count in n.items())
+        of = f"the training images have {len(sizes)} groups, the largest of {sizes.max()} images"
+        told = "images.test, val and cal take whole groups, which leaves too few images"
+        raise InputError("params.yaml", f"{told}: {shown} ({of})")
+    left = len(dataset.train.labels) - (0 if dataset.test else n["test"])
+    expected = f"less than the {left} training images, so that some are left for fit"
+    if dataset.val is not None:
+        expected = f"at most the {len(dataset.val.labels)} images of raw.val"
+    raise InputError("params.yaml", "images.val + images.cal", val + cal, expected)
