@@ -81,7 +81,7 @@ class GitTree:
         if self._git("rev-parse", "--is-inside-work-tree") is None:
             return f"{self.folder.resolve()} is in no git repository (git status says more)"
         if self._git("rev-parse", "--verify", "--quiet", "HEAD") is None:
-            return "nothing is committed yet, and what is committed is asked for (git add . && git commit)"
+            return "there is no commit yet, and this needs one (git add --all && git commit)"
         return f"{rev!r} is neither a git revision nor the name of a DVC experiment"
 
     def read(self, path: str) -> bytes | None:

@@ -19,8 +19,8 @@ def require_system() -> None:
     try:
         import fcntl  # noqa: F401
         import resource  # noqa: F401
-    except ImportError as error:
-        told = f"it runs on Linux and macOS, and on Windows in WSL 2 (this Python has no module {error.name})"
+    except ImportError:
+        told = "it runs on Linux and macOS, and on Windows in WSL 2 (this Python has no fcntl or no resource)"
         raise InputError("mistakes", told) from None
 
 

@@ -144,7 +144,9 @@ def _no_yaml(text: str, error: Exception) -> str:
         return f"it has a value that cannot be read ({error})"
     if text[mark.index : mark.index + 1] == "\t":
         return f"line {mark.line + 1} is not YAML: it has a tab where spaces are expected"
-    return f"line {mark.line + 1} is not YAML: {error.problem.removeprefix('but ')}"
+    begun = error.context_mark.line if error.context_mark else mark.line
+    since = f" (in what begins in line {begun + 1})" if begun != mark.line else ""
+    return f"line {mark.line + 1} is not YAML: {error.problem.removeprefix('but ')}{since}"
 
 
 def _twice(text: str, error: DuplicateKeyError) -> str:
