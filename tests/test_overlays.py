@@ -8,7 +8,7 @@ import yaml
 from conftest import Checkout, clone
 from test_bad_input import ROOT
 
-from mistakes import overlays, params
+from mistakes import content, overlays, params
 from mistakes.errors import InputError
 
 DEFAULT = (ROOT / "params.yaml").read_text()
@@ -133,3 +133,17 @@ def test_edits_are_not_lost_and_a_refusal_changes_nothing(checkout: Checkout) ->
     assert path.read_bytes() == edited
     checkout.run("mistakes", "use", "a.yaml", "--force")
     assert params.load(path).detection.alpha == 0.05
+
+
+def test_numbers_that_dvc_exp_run_sets_are_numbers(checkout: Checkout) -> None:
+    checkout.run("mistakes", "use", "--force")
+    sets = ["flow.learning_rate=5e-5", "flow.gradient_clip=1E+3", "guard.learning_rate=.5"]
+    options = [part for one in sets for part in ("-S", one)]
+    checkout.run("dvc", "exp", "run", "--name", "small", *options, "raw")  # a stage checks all parameters
+    text = (checkout.folder / "params.yaml").read_text()
+    assert "learning_rate: 5e-05" in text
+    values = params.parse(text)
+    assert (values.flow.learning_rate, values.flow.gradient_clip, values.guard.learning_rate) == (5e-5, 1000, 0.5)
+    tree = content.GitTree("small", checkout.folder)
+    assert content.configuration(tree) == values
+    checkout.run("mistakes", "use", "--force")

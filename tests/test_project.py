@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -276,14 +277,73 @@ def test_a_system_without_locks_is_refused_in_one_line(tmp_path: Path, missing: 
 
 @pytest.fixture(scope="module")
 def larger(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The reproduced project in a folder of a larger repository, where DVC was initialised with --subdir."""
+    """The reproduced project in a folder of a larger repository, as `dvc init --subdir` leaves it, with an experiment.
+
+    In the experiment, which ran in a temporary copy, only detection and what follows ran.
+    """
     repository = tmp_path_factory.mktemp("larger") / "ein Archiv"
-    folder = repository / "sub" / "größe"
-    copy = duplicate(reproduced, folder, ".git", "mlflow.db", "mlartifacts")
+    copy = duplicate(reproduced, repository / "sub" / "project", ".git", ".dvc/config", "mlflow.db", "mlartifacts")
     (repository / "neighbour.txt").write_text("of another team\n")
-    shutil.rmtree(folder / ".dvc" / "tmp", ignore_errors=True)
-    whole = Checkout(repository)
-    whole.run("git", "init", "--quiet", "--initial-branch=main")
+    Checkout(repository).run("git", "init", "--quiet", "--initial-branch=main")
+    shutil.move(copy.folder / ".dvc", repository / "kept")
+    copy.run("dvc", "init", "--subdir", "--quiet")
+    shutil.copytree(repository / "kept" / "cache", copy.folder / ".dvc" / "cache", dirs_exist_ok=True)
+    shutil.copytree(repository / "kept" / "plots", copy.folder / ".dvc" / "plots", dirs_exist_ok=True)
+    shutil.rmtree(repository / "kept")
     copy.run("git", "add", "--all", str(repository))
     copy.run("git", "commit", "--quiet", "--message=the project comes into a larger repository")
+    copy.run("dvc", "exp", "run", "--temp", "--name", "wide", "-S", "detection.alpha=1e-1")
     return copy
+
+
+@pytest.mark.slow
+def test_in_a_larger_repository_everything_is_as_at_the_root(larger: Checkout) -> None:
+    below = Checkout(larger.folder / "data" / "report")
+    assert below.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    assert "published HEAD" in below.run("mistakes", "publish", "HEAD").stdout
+    head = below.run("git", "rev-parse", "HEAD").stdout.strip()
+    shown = below.run("mistakes", "show", "smoke").stdout
+    assert re.search(rf"^commit +{head}$", shown, re.MULTILINE)
+    key = content.key(content.GitTree("HEAD", larger.folder), "smoke")
+    (row,) = larger.runs(level="pipeline", content_key=key)
+    assert row.data.tags["git.commit"] == head
+    assert row.data.tags["git.changed"] == "nothing"
+    assert "| H1 |" in below.run("mistakes", "results").stdout
+    assert below.run("git", "status", "--porcelain", str(larger.folder.parents[1])).stdout == ""
+
+
+@pytest.mark.slow
+def test_in_a_larger_repository_an_experiment_leads_to_its_commit(larger: Checkout) -> None:
+    below = Checkout(larger.folder / "experiments")
+    (ref,) = below.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/wide").stdout.split()
+    shown = below.run("mistakes", "show", "wide/smoke").stdout
+    assert re.search(rf"^commit +{ref}$", shown, re.MULTILINE)
+    (made,) = larger.runs(level="stage", stage="detection")
+    assert made.data.metrics["peak_memory_mb"] < 10_000
+    row = larger.runs(level="pipeline", content_key=made.data.tags["content_key"])[0]
+    assert all(not path.startswith(("sub/", "..")) for path in row.data.tags["git.changed"].split())
+    assert "published wide" in below.run("mistakes", "publish", "wide").stdout
+
+
+@pytest.mark.slow
+def test_a_guard_answers_in_any_folder_about_the_files_there(larger: Checkout, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    Image.fromarray(np.load(larger.folder / "data/images/test/images.npy")[0, 0]).save(tmp_path / "a.png")
+    shutil.copytree(larger.folder / "data/guard/smoke/model", tmp_path / "model")
+    outside = Checkout(tmp_path).run("mistakes", "check", "model", "a.png").stdout
+    assert outside.splitlines()[1].startswith("a.png,")
+    shutil.copy(tmp_path / "a.png", larger.folder / "data/report/a.png")
+    within = Checkout(larger.folder / "data/report").run("mistakes", "check", "../guard/smoke/model", "a.png").stdout
+    (larger.folder / "data/report/a.png").unlink()
+    assert within == outside
+
+
+@pytest.mark.slow
+def test_a_stage_typed_in_a_subfolder_takes_paths_from_there(larger: Checkout) -> None:
+    below = Checkout(larger.folder / "data" / "images")
+    below.run(sys.executable, "-m", "stages.images", "../raw", "../again", PYTHONPATH=str(larger.folder))
+    assert (larger.folder / "data/again/classes.json").read_bytes() == (below.folder / "classes.json").read_bytes()
+    shutil.rmtree(larger.folder / "data/again")
+    assert not (below.folder / "data").exists()
