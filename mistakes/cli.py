@@ -129,8 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     checking = command(check)
     checking.add_argument("model", type=Path, metavar="GUARD", help="data/guard/NAME/model, or a copy of it")
     checking.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image, or folder of images")
-    checking.add_argument("--alpha", type=float, help="share of good inputs that may be flagged (default: the guard's)")
-    checking.add_argument("--trust", action="store_true", help="run the program that an own classifier names or holds")
+    checking.add_argument(
+        "--alpha", type=float, help="rate of correct inputs that may be flagged (default: the guard's)"
+    )
+    checking.add_argument("--trust", action="store_true", help="run the code that a custom classifier names or holds")
     checking.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
     command(repair)
     publishing = command(publish)

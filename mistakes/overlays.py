@@ -1,9 +1,9 @@
 """Experiments as overlays: YAML files that hold only what differs from the committed params.yaml.
 
 A mapping is merged key by key; anything else replaces what was there, with two exceptions. null removes a mapping, such
-as a classifier or an attack. A mapping with another ``dataset`` (section raw) or ``source`` (an own classifier)
-replaces the whole one, since the keys of one mean nothing to another. ``like: NAME`` starts an entry from a copy of its
-neighbour NAME.
+as a classifier or an attack. A mapping with another ``dataset`` (section raw) or ``source`` (a custom classifier)
+replaces the whole one, because the two have different keys. ``like: NAME`` starts an entry from a copy of its neighbour
+NAME.
 """
 
 import copy

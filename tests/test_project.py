@@ -120,6 +120,18 @@ def test_use_brings_back_parameters_that_were_deleted(inside: Path, monkeypatch:
     assert (inside / "params.yaml").read_text() == SMOKE
 
 
+def test_a_file_that_cannot_be_read_or_written_is_one_line(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inside / "params.yaml").unlink()
+    (inside / "params.yaml").mkdir()
+    for arguments in (["use"], ["use", "--force"], ["results"]):
+        assert command(monkeypatch, inside, *arguments) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+        assert lines == [line for line in lines if line.startswith("error: ") and "directory" in line.lower()]
+        assert len(lines) == 1
+
+
 @pytest.mark.parametrize("name", ["use", "repair", "publish", "results", "compare", "ui"])
 def test_outside_of_any_project_a_command_says_so_in_one_line_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
@@ -136,7 +148,7 @@ def test_a_revision_has_the_files_of_the_project_and_the_key_of_the_working_tree
     assert tree.read("neighbour.txt") == (b"of another team\n" if (inside / "neighbour.txt").exists() else None)
     assert tree.code() == here.code() == ["mistakes/größe mit Raum.py", "stages/raw.py"]
     assert content.key(tree, "smoke") == content.key(here, "smoke")
-    (inside / "stages" / "raw.py").write_text("'another stage'\n")
+    (inside / "params.yaml").write_text(SMOKE.replace("layers: 2", "layers: 3"))
     assert content.key(tree, "smoke") != content.key(here, "smoke")
 
 
@@ -309,6 +321,7 @@ def test_in_a_larger_repository_everything_is_as_at_the_root(larger: Checkout) -
     assert row.data.tags["git.commit"] == head
     assert row.data.tags["git.changed"] == "nothing"
     assert "| H1 |" in below.run("mistakes", "results").stdout
+    assert below.run("bash", "-c", "mistakes results | head -c 1; exit ${PIPESTATUS[0]}", check=False).stderr == ""
     assert below.run("git", "status", "--porcelain", str(larger.folder.parents[1])).stdout == ""
 
 
@@ -320,7 +333,7 @@ def test_in_a_larger_repository_an_experiment_leads_to_its_commit(larger: Checko
     assert re.search(rf"^commit +{ref}$", shown, re.MULTILINE)
     (made,) = larger.runs(level="stage", stage="detection")
     assert made.data.metrics["peak_memory_mb"] < 10_000
-    row = larger.runs(level="pipeline", content_key=made.data.tags["content_key"])[0]
+    (row,) = [run for run in larger.runs(level="pipeline") if run.info.run_name == "wide/smoke"]
     assert all(not path.startswith(("sub/", "..")) for path in row.data.tags["git.changed"].split())
     assert "published wide" in below.run("mistakes", "publish", "wide").stdout
 
