@@ -81,5 +81,5 @@ def _image(path: Path, form: Form) -> Array:
     image = folders.read_one(path, form.size, form.shape[0])
     if list(image.shape) != form.shape:
         expected = f"{form.shape[2]} x {form.shape[1]} pixels, as the classifier knows them"
-        raise InputError(path, f"its size is {image.shape[2]} x {image.shape[1]}, expected {expected}")
+        raise InputError(path, "size", f"{image.shape[2]} x {image.shape[1]}", expected)
     return image

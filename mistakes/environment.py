@@ -20,7 +20,7 @@ def require_system() -> None:
         import fcntl  # noqa: F401
         import resource  # noqa: F401
     except ImportError:
-        told = "it runs on Linux and macOS, and on Windows in WSL 2 (this Python has no fcntl or no resource)"
+        told = "it runs on Linux and macOS, and on Windows in WSL 2 (this Python lacks the module fcntl or resource)"
         raise InputError("mistakes", told) from None
 
 

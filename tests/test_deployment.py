@@ -162,7 +162,7 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
     for arguments, words in (
         ([str(MODEL), str(tmp_path)], "d.png: file is no image"),
         ([str(MODEL), "nowhere.png"], "nowhere.png: there is no such file or folder"),
-        ([str(MODEL), str(tmp_path / "e.jpg")], "e.jpg: its size is 40 x 30, expected 8 x 8 pixels"),
+        ([str(MODEL), str(tmp_path / "e.jpg")], "e.jpg: size is 40 x 30, expected"),
         (["nowhere", str(tmp_path / "a.png")], "nowhere/form.json: file is 'missing'"),
         ([str(MODEL), str(tmp_path / "a.png"), "--alpha", "0"], "alpha is 0.0"),
     ):

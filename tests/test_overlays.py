@@ -135,6 +135,7 @@ def test_edits_are_not_lost_and_a_refusal_changes_nothing(checkout: Checkout) ->
     assert params.load(path).detection.alpha == 0.05
 
 
+@pytest.mark.slow
 def test_numbers_that_dvc_exp_run_sets_are_numbers(checkout: Checkout) -> None:
     checkout.run("mistakes", "use", "--force")
     sets = ["flow.learning_rate=5e-5", "flow.gradient_clip=1E+3", "guard.learning_rate=.5"]

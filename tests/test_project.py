@@ -266,9 +266,9 @@ def test_modules_that_windows_lacks_are_imported_inside_of_functions_only() -> N
             assert not {"fcntl", "resource"} & set(names), path
 
 
-@pytest.mark.parametrize("missing", ["fcntl", "resource"])
 @pytest.mark.parametrize(
-    "arguments", [["stages.raw", "data/raw"], ["stages.raw"], ["mistakes", "use"], ["mistakes", "ui"]]
+    ("missing", "arguments"),
+    [("fcntl", ["stages.raw", "data/raw"]), ("resource", ["stages.raw"]), ("fcntl", ["mistakes", "ui"])],
 )
 def test_a_system_without_locks_is_refused_in_one_line(tmp_path: Path, missing: str, arguments: list[str]) -> None:
     blocked = f"import sys; sys.modules['{missing}'] = None; "
@@ -279,7 +279,7 @@ def test_a_system_without_locks_is_refused_in_one_line(tmp_path: Path, missing: 
         cwd=small(tmp_path / "project"), env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    told = "it runs on Linux and macOS, and on Windows in WSL 2 (this Python has no fcntl or no resource)"
+    told = "it runs on Linux and macOS, and on Windows in WSL 2 (this Python lacks the module fcntl or resource)"
     assert done.stderr == f"error: mistakes: {told}\n"
     assert not (tmp_path / "project" / "data" / "raw").exists()
 
