@@ -10,6 +10,7 @@ from mistakes.errors import InputError
 
 Place = tuple[Any, ...]  # keys, and numbers of list entries, from the whole document down to a value
 Errors = list[tuple[Place, dict[str, Any]]]
+KINDS = {"raw": 1, "classifiers": 2}  # where pydantic's place has the kind of a mapping, such as a data set
 EXPECTED = {  # pydantic's kinds of errors
     "bool_type": "true or false",
     "dict_type": "a mapping of keys",
@@ -73,9 +74,10 @@ def shown(value: Any) -> str:
 
 
 def _place(loc: Place, document: Any) -> Place:
-    """Return the part of pydantic's place that leads through ``document``; pydantic adds names of types."""
+    """Return the part of pydantic's place that leads through ``document``; pydantic adds names of types and kinds."""
+    kind = KINDS.get(loc[0], len(loc))
     path: Place = ()
-    for part in loc:
+    for part in loc[:kind] + loc[kind + 1 :]:
         if part in document if isinstance(document, dict) else isinstance(document, list) and isinstance(part, int):
             path, document = (*path, part), document[part]
     return path
