@@ -159,7 +159,7 @@ def _twice(text: str, error: DuplicateKeyError) -> str:
             continue
         seen.add(id(node))
         if isinstance(node, SequenceNode):
-            waiting += [(f"{place}[{i}]", part) for i, part in enumerate(node.value)]
+            waiting += [(f"{place}.{i}", part) for i, part in enumerate(node.value)]
             continue
         lines: dict[str, list[int]] = {}
         for key, value in node.value:

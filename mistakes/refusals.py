@@ -90,7 +90,7 @@ def _at(place: Place, document: Any) -> Any:
 
 
 def _dotted(place: Place) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    return ".".join(map(str, place))
 
 
 def _undecided(key: str, value: dict[str, Any], error: dict[str, Any]) -> str:

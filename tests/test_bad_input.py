@@ -81,7 +81,7 @@ def broken(old: str, new: str) -> str:
         (broken("report:\n  gallery: 12", "report: [gallery]"), 'report is ["gallery"], expected a mapping of keys'),
         (broken("  smoke:", "  my net:"), "classifiers has a key 'my net', but a name has letters, digits and _ only"),
         (broken("  smoke:", "  a/b:"), "classifiers has a key 'a/b', but a name has letters, digits and _ only"),
-        (broken("held_out: []", "held_out: [1.5]"), "images.held_out[0] is 1.5, expected an integer or text"),
+        (broken("held_out: []", "held_out: [1.5]"), "images.held_out.0 is 1.5, expected an integer or text"),
         (broken("device: auto", "device: &a [*a]"), "device is [[...]], expected 'auto', 'cpu' or 'cuda'"),
     ],
 )
@@ -107,7 +107,7 @@ def test_parameters(text: str, words: str) -> None:
         ("a: *nobody", "line 1 is not YAML: found undefined alias 'nobody'"),
         ("flow: {}\n\nraw: {}\nflow: {}\n", "key flow stands twice (lines 1 and 4)"),
         ("flow:\n  layers: 2\n  hidden: 3\n  layers: 2\n", "key flow.layers stands twice (lines 2 and 4)"),
-        ("a: [{b: 1}, {b: 1, b: 2}]", "key a[1].b stands twice (lines 1 and 1)"),
+        ("a: [{b: 1}, {b: 1, b: 2}]", "key a.1.b stands twice (lines 1 and 1)"),
         ("a: &x [*x]\nb: 1\nb: 2", "key b stands twice (lines 2 and 3)"),
         ("a: 1\n---\na: 1\n", "line 2 is not YAML: found another document"),
         ("a: " + "[" * 5000, "it is nested too deeply to be read"),

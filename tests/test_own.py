@@ -222,7 +222,7 @@ WRONG_ENTRY = {
     ),
     "mean": ({"mean": [0.1, 0.2]}, r"classifiers.mine.mean is \[0.1, 0.2\], expected 1 numbers, one a channel"),
     "size": ({"size": 16}, r"answer to images 8x1x8x8 is RuntimeError"),
-    "std": ({"std": [0.0]}, r"classifiers.mine.std\[0\] is 0.0, expected more than 0"),
+    "std": ({"std": [0.0]}, r"classifiers.mine.std.0 is 0.0, expected more than 0"),
     "both": ({"method": "supervised"}, r"unknown key classifiers.mine.method"),
     "source": ({"source": "onnx"}, r"classifiers.mine.source is 'onnx', expected one of .*'torchscript'"),
     "pretrained": (
