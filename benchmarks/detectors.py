@@ -7,7 +7,6 @@ features beforehand. The guard is measured without the flow, whose densities it 
 """
 
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mistakes import baselines, density, features, guard, params
+from mistakes import baselines, density, environment, features, guard, params
 from mistakes.artifacts import Array, load_arrays, load_tensors
 from mistakes.density import Density
 from mistakes.features import Batch
@@ -27,7 +26,7 @@ Cost = tuple[float, float, float, float]  # seconds to fit, seconds to score, MB
 
 def growth() -> float:
     """Return the largest size of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return environment.peak_memory() * 2**20 / 1e6
 
 
 def cost(detector: str, name: str) -> Cost:

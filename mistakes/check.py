@@ -41,7 +41,7 @@ def check(guard: Deployed, paths: Sequence[Path], alpha: float | None, skip: boo
         if images:
             answers.append(_named(guard.predict(np.stack(images), params), names))
     if not answers:
-        raise InputError("command line", "images", "none", "at least one that can be read")
+        raise InputError("mistakes check", f"none of the {len(left_out)} images can be read: {left_out[0]}")
     return pd.concat(answers, ignore_index=True), left_out
 
 
@@ -50,7 +50,7 @@ def _given(guard: Deployed, path: Path, params: dict[str, float]) -> pd.DataFram
     try:
         answer = guard.predict(arrays, params)
     except InputError as error:
-        raise InputError(path, "content", str(error), "what this guard was made for") from None
+        raise InputError(path, str(error)) from None
     return _named(answer, [f"{path}:{row}" for row in range(len(answer))])
 
 
@@ -61,6 +61,8 @@ def _named(answer: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 def _images(path: Path) -> tuple[list[Path], list[str]]:
     """Return the images of a file or folder, and the names of other files in it."""
+    if not path.exists():
+        raise InputError(path, "there is no such file or folder")
     if not path.is_dir():
         return [path], []
     inside = {
@@ -69,7 +71,7 @@ def _images(path: Path) -> tuple[list[Path], list[str]]:
     shown = [file for file, name in inside.items() if not archives.hidden(name)]
     images = [file for file in shown if file.suffix.lower() in pictures.SUFFIXES]
     if not images:
-        raise InputError(path, "images", "none", f"files {', '.join(sorted(pictures.READ))} in the folder or below")
+        raise InputError(path, f"no image lies in this folder or below ({', '.join(sorted(pictures.READ))})")
     return images, [str(file) for file in shown if file not in set(images)]
 
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from mistakes import environment, project
 from mistakes.errors import InputError
 
 
@@ -22,8 +24,8 @@ def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip
     """Print the guard's answer to new images (or files of features and logits) as CSV: a row for each input."""
     from mistakes import check, deployment
 
-    if trust:
-        sys.path.insert(0, "")  # as in the stages: an entry point may lie in the folder where one stands
+    if trust:  # an entry point may lie in the folder where one stands, or in the project's
+        sys.path[:0] = ["", str(project.find() or "")]
     answer, left_out = check.check(deployment.load(model, trust), paths, alpha, skip_corrupt)
     print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
     print(f"flagged {answer['flagged'].sum()} of {len(answer)}; left out {len(left_out)}", file=sys.stderr)
@@ -54,11 +56,11 @@ def publish(revisions: list[str]) -> None:
         print("published the working tree")
 
 
-def show(what: str) -> None:
+def show(what: Path | str) -> None:
     """Trace a run, or the file that it made, to commit, hashes and environment, and print how to get it back."""
     from mistakes import lineage
 
-    print(lineage.describe(what), end="")
+    print(lineage.describe(str(what)), end="")
 
 
 def ui(port: int) -> None:
@@ -127,13 +129,21 @@ def _parser() -> argparse.ArgumentParser:
     checking = command(check)
     checking.add_argument("model", type=Path, metavar="GUARD", help="data/guard/NAME/model, or a copy of it")
     checking.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image, or folder of images")
-    checking.add_argument("--alpha", type=float, help="share of good inputs that may be flagged (default: the guard's)")
-    checking.add_argument("--trust", action="store_true", help="run the program that an own classifier names or holds")
+    checking.add_argument(
+        "--alpha", type=float, help="rate of correct inputs that may be flagged (default: the guard's)"
+    )
+    checking.add_argument("--trust", action="store_true", help="run the code that a custom classifier names or holds")
     checking.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
     command(repair)
     publishing = command(publish)
     publishing.add_argument("revisions", nargs="*", metavar="REV", help="git revision, or name of a DVC experiment")
-    command(show).add_argument("what", metavar="RUN", help="id or name of an MLflow run, or the path of an artifact")
+    showing = command(show)
+    showing.add_argument(
+        "what",
+        type=lambda what: Path(what) if Path(what).exists() else what,
+        metavar="RUN",
+        help="id or name of an MLflow run, or the path of an artifact",
+    )
     printing = command(results)
     printing.add_argument("names", nargs="*", metavar="NAME", help="classifiers; all where none is named")
     comparing = command(compare)
@@ -144,12 +154,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _at_project(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Go to the folder of the project, and return the arguments with paths that lead from there."""
+    here = project.enter()
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(part) for part in value]
+        return project.moved(value, here) if isinstance(value, Path) else value
+
+    return {name: moved(value) for name, value in arguments.items()}
+
+
 def main() -> None:
-    """Run the command line; exit status 2 and one line for bad input."""
+    """Run the command line from any folder of a project; exit status 2 and one line for bad input."""
     arguments = vars(_parser().parse_args())
     run = arguments.pop("run")
     try:
-        run(**arguments)
+        environment.require_system()
+        run(**arguments if run is check else _at_project(arguments))  # a guard is used outside of projects too
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_refuse(str(error)))
+    except BrokenPipeError:  # such as: mistakes results | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left cannot be printed
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(_refuse(f"{error.filename or 'mistakes'}: {error.strerror or error}"))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2

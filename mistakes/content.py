@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Protocol
@@ -48,7 +49,10 @@ class WorkTree:
 
 
 class GitTree:
-    """The files of a git revision: a commit, branch, tag, or the name of a DVC experiment."""
+    """The files of a git revision: a commit, branch, tag, or the name of a DVC experiment.
+
+    Paths are those from ``folder``, which may lie anywhere in the repository.
+    """
 
     def __init__(self, rev: str, folder: Path = Path()) -> None:
         self.folder = folder
@@ -56,7 +60,10 @@ class GitTree:
         self.rev: str = self._resolve(rev)
 
     def _git(self, *arguments: str) -> bytes | None:
-        done = subprocess.run(["git", *arguments], cwd=self.folder, capture_output=True, check=False)
+        try:
+            done = subprocess.run(["git", *arguments], cwd=self.folder, capture_output=True, check=False)
+        except FileNotFoundError:
+            raise InputError("git", "it is not installed, and only git knows revisions") from None
         return done.stdout if done.returncode == 0 else None
 
     def _resolve(self, rev: str) -> str:
@@ -67,25 +74,34 @@ class GitTree:
             found = named[0] if named else None
             self.experiment = rev
         if found is None:
-            raise InputError("git", "revision", rev, "a git revision or the name of a DVC experiment")
+            raise InputError("git", self._why_not(rev))
         return found.decode().strip()
+
+    def _why_not(self, rev: str) -> str:
+        if self._git("rev-parse", "--is-inside-work-tree") is None:
+            return f"{self.folder.resolve()} is in no git repository (git status says more)"
+        if self._git("rev-parse", "--verify", "--quiet", "HEAD") is None:
+            return "there is no commit yet, and this needs one (git add --all && git commit)"
+        return f"{rev!r} is neither a git revision nor the name of a DVC experiment"
 
     def read(self, path: str) -> bytes | None:
         """Return a file's bytes, or None where the revision has no such file."""
-        return self._git("show", f"{self.rev}:{path}")
+        return self._git("show", f"{self.rev}:./{path}")
 
     def code(self) -> list[str]:
         """Return the sorted paths of all Python files and templates of the project."""
-        names = (self._git("ls-tree", "-r", "--name-only", self.rev, "--", *CODE) or b"").decode().splitlines()
+        listed = self._git("ls-tree", "-r", "-z", "--name-only", self.rev, "--", *CODE) or b""
+        names = os.fsdecode(listed).split("\0")
         return sorted(name for name in names if name.endswith((".py", ".j2")))
 
 
 def configuration(tree: Tree) -> params.Params:
     """Return the parameters of a tree. Raises InputError where they are missing or invalid."""
     text = tree.read("params.yaml")
+    where = f"params.yaml of {tree.rev[:8]}" if tree.rev else "params.yaml"
     if text is None:
-        raise InputError(tree.rev or "params.yaml", "params.yaml", "missing", "a file")
-    return params.parse(text)
+        raise InputError(where, "there is no such file")
+    return params.parse(text, where)
 
 
 def key(tree: Tree, name: str) -> str:

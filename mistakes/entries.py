@@ -136,7 +136,7 @@ class Archive(Own):
 
 
 def _kind(entry: Any) -> Any:
-    known = entry if isinstance(entry, dict) else vars(entry)
+    known = entry if isinstance(entry, dict) else getattr(entry, "__dict__", {})
     return known.get("source") or known.get("method")
 
 

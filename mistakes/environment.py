@@ -1,4 +1,7 @@
-"""What a stage ran with: interpreter, package versions, git commit. For MLflow alone: no hashed file may hold them."""
+"""What a stage runs with: operating system, interpreter, package versions, git commit, memory.
+
+For MLflow alone: no hashed file may hold them.
+"""
 
 import hashlib
 import os
@@ -7,6 +10,26 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+from mistakes.errors import InputError
+
+
+def require_system() -> None:
+    """Raise InputError where the operating system has no file locks and no account of memory, as Windows has not."""
+    try:
+        import fcntl  # noqa: F401
+        import resource  # noqa: F401
+    except ImportError:
+        told = "it runs on Linux and macOS, and on Windows in WSL 2 (this Python lacks the module fcntl or resource)"
+        raise InputError("mistakes", told) from None
+
+
+def peak_memory() -> float:
+    """Return the largest memory that this process had so far, in units of 2**20 bytes."""
+    import resource  # not there on every system
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, others KiB
 
 
 def packages() -> str:
@@ -32,17 +55,19 @@ def digest(text: str) -> str:
 def commit() -> str:
     """Return the commit that the working tree stands on; in a DVC experiment its baseline; empty without git."""
     baseline = os.environ.get("DVC_EXP_BASELINE_REV")
-    return baseline or _git("rev-parse", "--verify", "--quiet", "HEAD")
+    return baseline or _git("rev-parse", "--verify", "--quiet", "HEAD").strip()
 
 
 def changed(since: str) -> list[str]:
-    """Return the tracked files that differ from the commit ``since``."""
-    return _git("diff", "--name-only", since).splitlines() if since else []
+    """Return the files of the project that differ from the commit ``since``; before the first commit, all files."""
+    if since:
+        return _git("diff", "--name-only", "--relative", "-z", since).split("\0")[:-1]
+    return _git("ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")[:-1]
 
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *arguments], capture_output=True, check=False)
     except FileNotFoundError:  # the project as an archive, on a machine without git
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""

@@ -5,7 +5,6 @@ runs, so a file that can be locked and has no ``end`` belongs to a process that 
 MLflow nor a network, so tracking never delays or decides a stage.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -20,8 +19,14 @@ Event = dict[str, Any]
 
 
 def root() -> Path:
-    """Return the main checkout: in `dvc exp run --temp` the working folder is thrown away, DVC_ROOT is not."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    """Return DVC's root: in `dvc exp run --temp` the working folder is thrown away, DVC_ROOT is not.
+
+    Without DVC_ROOT it is, as for DVC, the nearest folder that holds .dvc, which may lie above the project's.
+    """
+    if "DVC_ROOT" in os.environ:
+        return Path(os.environ["DVC_ROOT"]).resolve()
+    here = Path().resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
 
 
 def local(*parts: str) -> Path:
@@ -41,7 +46,7 @@ class Execution:
         self.path = local("journal") / f"{self.id}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        _flock(self._file)
         dvc = {key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
         where = {"pid": os.getpid(), "host": socket.gethostname(), "environment": environment, "commit": commit}
         self._write("start", stage=stage, name=name, key=key, dvc=dvc, **where)
@@ -93,7 +98,7 @@ def pending() -> Iterator[tuple[Path, list[Event]]]:
 def _locked_now(path: Path) -> Iterator[IO[str] | None]:
     try:
         with path.open("r+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(file, wait=False)
             yield file
     except (BlockingIOError, FileNotFoundError):
         yield None
@@ -105,5 +110,12 @@ def lock(name: str) -> Iterator[None]:
     path = local(f"{name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _flock(file)
         yield
+
+
+def _flock(file: IO[str], wait: bool = True) -> None:
+    """Lock an open file until it is closed; raises BlockingIOError where another process holds it and none waits."""
+    import fcntl  # not there on every system: module environment says so in one line
+
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -114,7 +114,11 @@ def _environments(store: Store, executions: list[Run]) -> Iterator[str]:
     here = environment.packages().splitlines()
     for digest, row in known.items():
         with tempfile.TemporaryDirectory() as folder:
-            path = store.client.download_artifacts(row, f"environment/{digest}.txt", folder)
+            try:
+                path = store.client.download_artifacts(row, f"environment/{digest}.txt", folder)
+            except MlflowException:  # an MLflow store on disk knows its artifacts by the folder in which they once lay
+                yield _line("environment", f"environment/{digest}.txt of run {row} is lost (was the project moved?)")
+                continue
             there = Path(path).read_text().splitlines()
         yield _line("environment", f"{there[0].removeprefix('# ')}; environment/{digest}.txt of run {row}")
         differs = sorted(set(there) - set(here))

@@ -1,9 +1,9 @@
 """Experiments as overlays: YAML files that hold only what differs from the committed params.yaml.
 
 A mapping is merged key by key; anything else replaces what was there, with two exceptions. null removes a mapping, such
-as a classifier or an attack. A mapping with another ``dataset`` (section raw) or ``source`` (an own classifier)
-replaces the whole one, since the keys of one mean nothing to another. ``like: NAME`` starts an entry from a copy of its
-neighbour NAME.
+as a classifier or an attack. A mapping with another ``dataset`` (section raw) or ``source`` (a custom classifier)
+replaces the whole one, because the two have different keys. ``like: NAME`` starts an entry from a copy of its neighbour
+NAME.
 """
 
 import copy
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mistakes import content, params
+from mistakes import content, params, refusals
 from mistakes.artifacts import save_text
 from mistakes.errors import InputError
 
@@ -30,12 +30,12 @@ def use(paths: Sequence[Path], revision: str = "HEAD", force: bool = False) -> N
     """
     base = content.GitTree(revision).read(str(PARAMS))
     if base is None:
-        raise InputError(revision, str(PARAMS), "missing", "a file in this revision")
+        raise InputError(f"params.yaml of {revision}", "there is no such file")
     if not force:
         _refuse_edited(content.GitTree("HEAD").read(str(PARAMS)) or b"")
-    text = base.decode()
+    text = params.decoded(base, PARAMS)
     if paths:
-        body = applied(text, {str(path): _read(path) for path in paths})
+        body = applied(text, {str(path): params.decoded(params.read(path), path) for path in paths})
         title = " ".join(["use", *map(str, paths)])
         text = f"# Written by `mistakes {title}` ({_digest(body)}); back to what is committed: `mistakes use`\n{body}"
     save_text(PARAMS, text)
@@ -43,14 +43,15 @@ def use(paths: Sequence[Path], revision: str = "HEAD", force: bool = False) -> N
 
 def applied(base: str, overlays: dict[str, str]) -> str:
     """Return the text of params.yaml with overlays, given by name and text; raises InputError where it is invalid."""
-    base = _without_mark(base)
+    base = _without_mark(base.replace("\r\n", "\n"))
     values = params.parse_yaml(base, str(PARAMS))
     for where, text in overlays.items():
         values = merged(values, params.parse_yaml(text, where), where)
     where = " + ".join([str(PARAMS), *overlays])
     body = _dump(base, values)
     params.parse(body, where)
-    assert params.parse_yaml(body, where) == values  # what was written is what was meant
+    if params.parse_yaml(body, where) != values:
+        raise InputError(PARAMS, "it has an alias (*NAME) whose value would change as well (write it out first)")
     return body
 
 
@@ -63,10 +64,11 @@ def merged(base: dict[str, Any], overlay: dict[str, Any], where: str, prefix: st
             del result[key]
             continue
         if isinstance(value, dict) and "like" in value:
-            old = base.get(value["like"])
-            if not isinstance(old, dict):
-                known = ", ".join(name for name, entry in base.items() if isinstance(entry, dict))
-                raise InputError(where, f"{place}.like", value["like"], f"one of {known}")
+            known = {name: entry for name, entry in base.items() if isinstance(entry, dict)}
+            if value["like"] not in list(known):  # of a list, since what stands there may have no hash
+                there = f"one of {', '.join(map(str, known))}"
+                raise InputError(where, f"{place}.like is {refusals.shown(value['like'])}, expected {there}")
+            old = known[value["like"]]
             value = {name: part for name, part in value.items() if name != "like"}
         if isinstance(value, dict) and isinstance(old, dict) and not _another(old, value):
             result[key] = merged(old, value, where, f"{place}.")
@@ -79,13 +81,6 @@ def _another(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return any(key in new and old.get(key) != new[key] for key in ("dataset", "source"))
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, "file", getattr(error, "strerror", None) or "no text", "an overlay in YAML") from None
-
-
 def _digest(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:8]
 
@@ -96,14 +91,13 @@ def _without_mark(text: str) -> str:
 
 def _refuse_edited(committed: bytes) -> None:
     """Refuse to lose edits: the file must be as committed, or as its own first line says that it was written."""
-    present = PARAMS.read_bytes() if PARAMS.exists() else committed
-    if present == committed:
+    present = (PARAMS.read_bytes() if PARAMS.exists() else committed).replace(b"\r\n", b"\n")
+    if present == committed.replace(b"\r\n", b"\n"):
         return
     first, _, body = present.decode(errors="replace").partition("\n")
     written = re.search(r"\(([0-9a-f]{8})\)", first) if first.startswith(MARK) else None
     if written is None or written[1] != _digest(body):
-        expected = "what git or `mistakes use` wrote (commit it, or lose the edits with --force)"
-        raise InputError(PARAMS, "content", "edited", expected)
+        raise InputError(PARAMS, "it was edited by hand (commit it, or lose the edits with --force)")
 
 
 def _dump(base: str, values: dict[str, Any]) -> str:
@@ -113,7 +107,6 @@ def _dump(base: str, values: dict[str, Any]) -> str:
     yaml = YAML()
     yaml.width = 120
     yaml.preserve_quotes = True
-    yaml.representer.add_representer(float, _represent_float)
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     document = yaml.load(base)
     _change(document, values)
@@ -130,10 +123,3 @@ def _change(document: Any, values: dict[str, Any]) -> None:
             _change(document[key], value)
         elif key not in document or document[key] != value:
             document[key] = value
-
-
-def _represent_float(representer: Any, value: float) -> Any:
-    text = repr(value)
-    if "e" in text and "." not in text:  # YAML 1.1, which PyYAML reads, takes 1e-05 for text
-        text = text.replace("e", ".0e")
-    return representer.represent_scalar("tag:yaml.org,2002:float", text)

@@ -12,7 +12,7 @@ from pydantic import (
 )  # fmt: skip
 
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # all that scikit-learn takes
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -23,7 +23,7 @@ DRAWN = ("digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled"
 class Section(BaseModel):
     """A part of params.yaml; unknown keys and other types are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Images(Section):
@@ -89,7 +89,7 @@ class Guard(Section):
     @classmethod
     def _whole(cls, shares: dict[str, float]) -> dict[str, float]:
         if len(shares) < 5 or abs(sum(shares.values()) - 1) > 1e-9:
-            raise ValueError("a share for each of the five parts, 1 in all")
+            raise ValueError("a share for each of the five parts, which sum to 1")
         return shares
 
 
@@ -133,7 +133,7 @@ class Ood(Section):
     @classmethod
     def _once_each(cls, sets: list[str]) -> list[str]:
         if len(set(sets)) < len(sets):
-            raise ValueError("each set named once")
+            raise ValueError("each set once")
         return sets
 
 
@@ -149,7 +149,7 @@ class Corruptions(Section):
     @classmethod
     def _once_each(cls, values: list[Any]) -> list[Any]:
         if not values or len(set(values)) < len(values):
-            raise ValueError("each named once, at least one")
+            raise ValueError("at least one, each once")
         return values
 
 
@@ -208,7 +208,7 @@ class Detection(Section):
     def _with_alpha(cls, alphas: list[float], known: ValidationInfo) -> list[float]:
         alpha = known.data.get("alpha", alphas[0] if alphas else None)  # an invalid alpha is refused by itself
         if alpha not in alphas or len(set(alphas)) < len(alphas):
-            raise ValueError("each named once, detection.alpha among them")
+            raise ValueError("a list that has detection.alpha, and each value once")
         return alphas
 
 

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import inspect
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mistakes import content, entries, environment, journal, params
+from mistakes import content, entries, environment, journal, params, project
 from mistakes.artifacts import save_json
 from mistakes.errors import InputError
 
@@ -96,7 +95,7 @@ class Run:
         if self._execution is None:
             return
         numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
-        usage = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        usage = {"peak_memory_mb": environment.peak_memory()}
         self._execution.end(status, metrics=numbers | self._notes | usage)
         if self._live is not None or status != "FINISHED":
             from mistakes.tracking import ship_pending
@@ -119,10 +118,13 @@ def stage(function: Callable[..., Metrics | None]) -> Callable[[], None]:
     def command() -> None:
         signal.signal(signal.SIGTERM, _terminated)
         try:
+            environment.require_system()
             if len(sys.argv) - 1 != len(names):
                 usage = " ".join(["python -m", f"stages.{stage_name}", *map(str.upper, names)])
                 raise InputError("command line", "arguments", " ".join(sys.argv[1:]) or "none", usage)
-            _execute(stage_name, function, dict(zip(names, map(Path, sys.argv[1:]), strict=True)))
+            here = project.enter() if project.find() else Path.cwd()
+            paths = [project.moved(Path(path), here) for path in sys.argv[1:]]
+            _execute(stage_name, function, dict(zip(names, paths, strict=True)))
         except InputError as error:
             sys.exit(_refuse(str(error)))
         except OSError as error:
@@ -143,8 +145,8 @@ def _execute(stage_name: str, function: Callable[..., Metrics | None], paths: di
             print(f"warning: {error}", file=sys.stderr, flush=True)
         raise
     run.close("FINISHED", metrics | {"seconds": time.monotonic() - started})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{stage_name}: done in {time.monotonic() - started:.1f} s, peak memory {peak:.0f} MB", flush=True)
+    seconds, peak = time.monotonic() - started, environment.peak_memory()
+    print(f"{stage_name}: done in {seconds:.1f} s, peak memory {peak:.0f} MB", flush=True)
     if "DVC_ROOT" in os.environ and "out" in paths and content.unchanged_for(LAST, paths["out"]):
         done = subprocess.run([sys.executable, "-m", f"stages.{LAST}"], check=False)
         sys.exit(done.returncode)

@@ -162,7 +162,7 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
     assert len(check.check(scaling, [tmp_path / "e.jpg"], None, skip=False)[0]) == 1
     for arguments, words in (
         ([str(MODEL), str(tmp_path)], "d.png: cannot be read (not an image)"),
-        ([str(MODEL), "nowhere.png"], "nowhere.png: cannot be read"),
+        ([str(MODEL), "nowhere.png"], "nowhere.png: there is no such file or folder"),
         ([str(MODEL), str(tmp_path / "e.jpg")], "e.jpg: size is 40 x 30, expected"),
         (["nowhere", str(tmp_path / "a.png")], "nowhere/form.json: file is 'missing'"),
         ([str(MODEL), str(tmp_path / "a.png"), "--alpha", "0"], "alpha is 0.0"),

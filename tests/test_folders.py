@@ -317,10 +317,10 @@ def test_classes_fix_the_order_of_the_labels(tmp_path: Path, stage: Stages) -> N
             ["cat", "dog"],
             "own: has no folder for dog and has folders that are no class: bird; raw.classes are cat, dog",
         ),
-        (["cat", "bird", "cat"], "raw.classes is ['cat', 'bird', 'cat'], expected each class named once (cat is not)"),
+        (["cat", "bird", "cat"], 'raw.classes is ["cat", "bird", "cat"], expected each class named once (cat is not)'),
         (["cat"], "raw.classes"),
-        ([True, "cat"], "raw.classes.0 is True, expected a valid string"),
-        ("cat", "raw.classes is 'cat', expected a valid list"),
+        ([True, "cat"], "raw.classes.0 is true, expected text"),
+        ("cat", "raw.classes is 'cat', expected a list"),
     ],
 )
 def test_classes_that_are_not_the_folders(tmp_path: Path, stage: Stages, classes, words: str) -> None:
@@ -583,14 +583,14 @@ def test_own_ood_sets_beside_a_fetched_data_set(tmp_path: Path, stage: Stages) -
         ({"far": "nowhere"}, "nowhere: missing; expected a folder of images, or a zip or tar of one"),
         ({"far": "empty"}, "empty: no image that can be read among 1 files"),
         ({"far": "torn"}, "torn: 1 of 1 files cannot be read: 1.png (not an image)"),
-        ({"far": None}, "raw.ood is {'far': None}, expected a path for far, since only fashion_mnist, mnist"),
+        ({"far": None}, 'raw.ood is {"far": null}, expected a path for far, since only fashion_mnist, mnist'),
         ({"glyphs": "far"}, "expected other names than digits, glyphs, uniform, gaussian, inverted, patch_shuffled"),
         ({"test": "far"}, "expected other names than fit, test, held_out, which are sets already"),
         ({"pgd_02": "far"}, "raw.ood.pgd_02 has the name of an attack or a corruption; give it another"),
         ({"blur_3": "far"}, "raw.ood.blur_3 has the name of an attack or a corruption; give it another"),
-        ({"a b": "far"}, "raw.ood.a b is a b, expected"),
-        ({"far": 3}, "raw.ood.far is 3, expected a valid string"),
-        ("far", "raw.ood is 'far', expected a valid list"),
+        ({"a b": "far"}, "raw.ood has a key 'a b', but a name has letters, digits and _ only"),
+        ({"far": 3}, "raw.ood.far is 3, expected text"),
+        ("far", "raw.ood is 'far', expected a list"),
     ],
 )
 def test_own_ood_sets_that_cannot_be_taken(tmp_path: Path, stage: Stages, ood: object, words: str) -> None:

@@ -293,7 +293,7 @@ def test_a_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path, monkeypat
     [
         ({"train": ...}, ["raw.train", "missing"]),
         ({"corrupt": "ignore"}, ["raw.corrupt", "'ignore'", "'skip'"]),
-        ({"size": 4}, ["raw.size", "4", "greater than or equal to 8"]),
+        ({"size": 4}, ["raw.size", "4", "8 or more"]),
         ({"channels": 2}, ["raw.channels", "2", "1 or 3"]),
         ({"colour": True}, ["raw.colour", "unknown"]),
         ({"dataset": "digits"}, ["raw.", "unknown"]),

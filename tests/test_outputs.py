@@ -188,7 +188,7 @@ def test_rows_are_split_by_seed_or_as_given(tmp_path: Path, rng: np.random.Gener
     [
         ({"classifiers": yaml.safe_load(SMOKE)["classifiers"]}, "classifiers.smoke is a network, expected {source:"),
         ({"raw": {"dataset": "digits", "ood": []}}, "classifiers.given.source is 'features', expected a network"),
-        ({"classifiers": {"given": {"source": "features", "width": 3}}}, "classifiers.given.width is 'unknown'"),
+        ({"classifiers": {"given": {"source": "features", "width": 3}}}, "unknown key classifiers.given.width"),
         ({"images": {"seed": 0, "held_out": [1], "val": 1, "cal": 1, "test": 1}}, "images.held_out is"),
         ({"raw": {"dataset": "features", "parts": {"train": "x", "val": "y"}, "ood": {}, "classes": None}},
          "raw.parts is .*train, or train and test, or fit, val, cal and test"),

@@ -222,9 +222,9 @@ WRONG_ENTRY = {
     ),
     "mean": ({"mean": [0.1, 0.2]}, r"classifiers.mine.mean is \[0.1, 0.2\], expected 1 numbers, one a channel"),
     "size": ({"size": 16}, r"answer to images 8x1x8x8 is RuntimeError"),
-    "std": ({"std": [0.0]}, r"classifiers.mine.std.0 is 0.0"),
-    "both": ({"method": "supervised"}, r"classifiers.mine.method is 'unknown'"),
-    "source": ({"source": "onnx"}, r"classifiers.mine.method \(or source\) is 'onnx', expected one of .*'torchscript'"),
+    "std": ({"std": [0.0]}, r"classifiers.mine.std.0 is 0.0, expected more than 0"),
+    "both": ({"method": "supervised"}, r"unknown key classifiers.mine.method"),
+    "source": ({"source": "onnx"}, r"classifiers.mine.source is 'onnx', expected one of .*'torchscript'"),
     "pretrained": (
         {"arguments": {"pretrained": True}},
         r"arguments is .*no pretrained: weights are a safetensors file",
