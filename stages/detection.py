@@ -32,6 +32,8 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
     inputs = load_table(table)
     scores = tuple(column.removeprefix("p_") for column in inputs.columns if column.startswith("p_"))
     found = detection.evaluate(inputs, scores, settings)
+    for sentence in detection.left_out(inputs):
+        run.warn(sentence)
     written: dict[str, pd.DataFrame] = {
         "detection": found.sets,
         "macro": found.macro,
