@@ -114,23 +114,16 @@ def _varies(x: Tensor) -> Tensor:
 
 def _refuse_constant(z: Tensor, transform: str, norm: Tensor, u: Tensor) -> None:
     if not torch.isfinite(norm).all():
-        row = int(torch.isfinite(norm[:, 0]).int().argmin())
-        raise InputError("features", f"the square of the length of row {row} is more than float32 holds")
+        raise InputError("features", "the square of the length of a row of fit is more than float32 holds")
     if not _varies(z.double()).any():
         raise InputError("params.yaml", f"flow.transform {transform} has nothing to fit: the features do not vary")
-    if transform != "direction_norm":
-        return
-    why = None
-    if not _varies(u.double()).any():
-        why = "point in the same direction"
-    elif norm.double().log().std() < 1e-6:
-        why = "have the same length" if norm[0] > SMALLEST_NORM else f"are shorter than {SMALLEST_NORM}"
-    if why is not None:
-        raise InputError("params.yaml", "flow.transform", transform, f"pca or raw, since all features {why}")
+    one = "length (or lengths below 1e-6)" if _varies(u.double()).any() else "direction"
+    if transform == "direction_norm" and (one == "direction" or norm.double().log().std() < 1e-6):
+        raise InputError("params.yaml", "flow.transform", transform, f"pca or raw, since all features have one {one}")
 
 
 def _refuse_singular(y: Tensor, transform: str, components: int) -> None:
-    """Raise InputError where standardised coordinates y (n, m) are linear functions of each other: no density then."""
+    """Raise InputError where coordinates y (n, m) are linear functions of each other: they have no density then."""
     variances = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(y.double().T)))
     independent, m = int((variances > SINGULAR * variances[-1]).sum()), y.shape[1]
     if independent < m and transform == "raw":
@@ -213,8 +206,8 @@ def fit(
     ``components`` is too large, or ``transform`` leaves coordinates that have no density.
     """
     if len(z) < 2 or not len(z_select):
-        there = f"too few rows, {len(z)} to fit the flow to and {len(z_select)} to stop it by"
-        raise InputError("features", f"{there}, expected at least 2 and 1 (images.val, flow.split)")
+        there = f"{len(z)} to fit the flow to and {len(z_select)} to stop it by"
+        raise InputError("features", f"too few rows, {there}, expected at least 2 and 1 (images.val, flow.split)")
     torch.manual_seed(optimisation.seed)
     fit_features, select = torch.as_tensor(z.copy()), torch.as_tensor(z_select.copy()).to(device)
     preprocessing = Preprocessing.fit(fit_features, transform, components)
@@ -279,9 +272,15 @@ def _mean(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> float:
 
 @torch.no_grad()
 def evaluate(log_prob: Callable[[Tensor], Tensor], z: Array) -> Array:
-    """Return ``log_prob`` of features (n, d) as float32 (n,), nats, a few thousand rows at a time."""
+    """Return ``log_prob`` of features (n, d), nats (n,), float32; float64 where float32 cannot hold one of them."""
     parts = [log_prob(torch.as_tensor(z[i : i + 10_000].copy())) for i in range(0, max(1, len(z)), 10_000)]
-    return torch.cat(parts).numpy()
+    found = torch.cat(parts)
+    far = ~torch.isfinite(found)
+    if far.any() and isinstance(density := getattr(log_prob, "__self__", None), Density):
+        wide = getattr(copy.deepcopy(density).double(), log_prob.__name__)
+        found = found.double()
+        found[far] = wide(torch.as_tensor(z[far.numpy()]).double())
+    return found.numpy()
 
 
 def save(density: Density, path: Path) -> None:

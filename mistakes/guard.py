@@ -32,6 +32,7 @@ from mistakes.tail import Tail
 
 PARTS = ("confidence", "probe", "evidence", "early_density", "density")
 LAST = ("confidence", "density")  # the parts that are left where there are no early features
+FARTHEST = 1e15  # standard deviations that the probe tells apart; sums of more would leave float32
 _ROWS = 1000  # scored at once
 
 
@@ -99,7 +100,8 @@ class Guard(nn.Module):
         return {} if self.widths else dict(zip(self.names, self.shares.tolist(), strict=True))
 
     def _probe(self, early: Sequence[Tensor]) -> Tensor:
-        return self.probe((torch.cat(tuple(early), dim=1) - self.centre) / self.scale).double()
+        x = (torch.cat(tuple(early), dim=1) - self.centre) / self.scale
+        return self.probe(x.clamp(-FARTHEST, FARTHEST)).double()
 
     def _by_block(self, early: Sequence[Tensor], predicted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return -log p(y | block) and -log p(block) of each block, nats."""

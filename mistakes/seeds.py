@@ -23,8 +23,10 @@ def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings
     tables : the score table of each training. The intervals resample trainings and images (a crossed percentile
     bootstrap: one resample of images holds for all trainings, which are judged on the same ones); with three trainings
     they cannot show more spread than the three have. _sd is the standard deviation over trainings (n - 1). Also
-    false_alarms, the mean share of correct test images flagged at alpha.
+    false_alarms, the mean share of correct test images flagged at alpha. Scores that a training lacks, such as a
+    baseline that did not apply, are left out.
     """
+    scores = tuple(score for score in scores if all(score in table.columns for table in tables.values()))
     plain: dict[str, list[dict[str, float]]] = {score: [] for score in scores}
     resampled: dict[str, list[np.ndarray]] = {score: [] for score in scores}
     columns = columns_of(tables)
