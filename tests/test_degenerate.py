@@ -1,4 +1,4 @@
-"""Degenerate numbers through all stages: a tiny project, mostly of features as files, each stage run in this process."""
+"""Degenerate numbers through all stages: a tiny project, mostly features as files, each stage run in this process."""
 
 import json
 import shlex
@@ -100,9 +100,8 @@ class Project:
     def warnings(self, name: str) -> str:
         return "\n".join(self.read(name, "warnings.json"))
 
-    @property
-    def scores(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "data" / "scores" / "given" / "scores.parquet")
+    def scores(self, key: str = "given") -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "data" / "scores" / key / "scores.parquet")
 
     @property
     def page(self) -> str:
@@ -116,7 +115,8 @@ class Project:
 
         for path in self.folder.rglob("data/**/*.json"):
             json.loads(path.read_text(), parse_constant=refuse)
-        assert np.isfinite(self.scores.select_dtypes("number")).all(axis=None)
+        for key in self.classifiers:
+            assert np.isfinite(self.scores(key).select_dtypes("number")).all(axis=None)
         texts = [summary.markdown(Path("data"), key) for key in self.classifiers]
         for text in (self.page, summary.comparison(Path("data"), self.classifiers), *texts):
             assert "nan" not in text.replace(".", " ").split()
@@ -135,10 +135,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 # degenerate features
 
 
-@pytest.mark.parametrize("transform", ["raw", "pca"])
-def test_one_column_of_features_and_two_classes(project: Project, transform: str, rng: np.random.Generator) -> None:
+def test_one_column_of_features_and_two_classes(project: Project, rng: np.random.Generator) -> None:
     how = {"columns": 1, "classes": 2}
-    flow = {"flow": {"transform": transform, "components": 1}}
+    flow = {"flow": {"transform": "raw"}}
     project.write(splits(rng, **how), {"noise": noise(30, rng, **how)}, flow).run().check()
     left_out = "detectors.gmm_principal is 2, and 1 directions of the features vary"
     assert left_out in project.warnings("detectors")
@@ -188,8 +187,8 @@ def test_one_failure_of_each_source(project: Project, rng: np.random.Generator) 
         attack(project, parts["test"], name, succeeded)
     project.run(*ORDER[ORDER.index("scores") :]).check()
     said = project.warnings("detection")
-    for words in ("the test images gave 1 failure;", "the attack none gave 0 failures;", "the attack one gave 1 failure;",
-                  "the OOD set single gave 1 failure;"):  # fmt: skip
+    for words in ("the test images gave 1 failure;", "the attack none gave 0 failures;",
+                  "the attack one gave 1 failure;", "the OOD set single gave 1 failure;"):  # fmt: skip
         assert words in said
         assert words in project.page
     rows = {(row["hypothesis"], row["set"]): row for row in project.read("hypotheses", "hypotheses.json")}
@@ -201,8 +200,7 @@ def test_one_failure_of_each_source(project: Project, rng: np.random.Generator) 
     assert metrics["undetected.none.guard"] == 0
 
 
-@pytest.mark.parametrize("mistakes", [0, 1])
-@pytest.mark.parametrize("ood", [0, 1])
+@pytest.mark.parametrize(("mistakes", "ood"), [(0, 0), (1, 1)])
 def test_nothing_that_can_be_evaluated(project: Project, mistakes: int, ood: int, rng: np.random.Generator) -> None:
     """No mistake or one, no OOD input or one, and two classifiers, which are compared."""
     parts = splits(rng)
@@ -275,7 +273,7 @@ def test_inputs_beyond_all_bounds_are_scored(project: Project, rng: np.random.Ge
     for key in ("features", "early_1", "logits"):
         foreign[key][3] *= 1e25
     project.write(splits(rng), {"noise": foreign}, {"flow": {"transform": "direction_norm"}}).run().check()
-    assert project.scores.query("source == 'ood'")["p_log_density"].iloc[3] == pytest.approx(
+    assert project.scores().query("source == 'ood'")["p_log_density"].iloc[3] == pytest.approx(
         1 / (project.read("detectors")["n_calibrating"] + 1)
     )
 
@@ -283,7 +281,7 @@ def test_inputs_beyond_all_bounds_are_scored(project: Project, rng: np.random.Ge
 # rare classes
 
 
-@pytest.mark.parametrize(("left", "shown"), [(0, "2 (0)"), (1, "2 (1)"), (3, "2 (3)"), (5, None)])
+@pytest.mark.parametrize(("left", "shown"), [(0, "2 (0)"), (3, "2 (3)"), (5, None)])
 def test_a_class_that_is_rare_in_fit(project: Project, left: int, shown: str | None, rng: np.random.Generator) -> None:
     parts = splits(rng)
     fit = parts["fit"]
@@ -345,7 +343,7 @@ def test_baselines_that_do_not_apply_are_left_out_and_said(project: Project, rng
         assert f"the baseline {name} is not applicable and left out: {reason}" in project.page
         assert f'<td class="text" colspan="13">not applicable: {reason}' in project.page
         assert f"| {name} | not applicable: {reason} |" in table
-        assert name not in project.scores
+        assert name not in project.scores()
     assert project.read("guard")["n_calibrating"] == metrics["n_calibrating"]
 
 

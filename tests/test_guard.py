@@ -44,10 +44,11 @@ def test_tail_is_the_empirical_p_value_and_goes_on_beyond_it(rng: np.random.Gene
 
 
 def test_tail_of_ties_and_of_a_constant_is_finite() -> None:
-    for scores in (np.repeat([0.0, 1.0], [95, 5]), np.zeros(30), np.arange(2.0)):
+    constants = [np.full(n, value) for value in (7.3, -1e4, 1e12) for n in (1, 30)]
+    for scores in (np.repeat([0.0, 1.0], [95, 5]), np.zeros(30), np.arange(2.0), *constants):
         tail = Tail()
         tail.fit(torch.as_tensor(scores))
-        found = tail(torch.tensor([-1.0, 0.0, 0.5, 1.0, 1e6]))
+        found = tail(torch.tensor([-1e6, scores[0], scores[-1], scores[-1] + 1, 1e15], dtype=torch.double))
         assert torch.isfinite(found).all()
         assert (found.diff() >= 0).all()
         assert found[-1] > -np.log(BEYOND)
