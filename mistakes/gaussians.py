@@ -10,6 +10,7 @@ variance is more than VARIES times the largest; where features do not vary at al
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 VARIES = 1e-10  # in variance; float32 features resolve about 1e-14
 RESOLVED = 1e-14  # of the mean square of features: less variance is float32's own
 FEW = 5  # samples of a class up to which, this not included, it has no covariance of its own
+SHOWN = 10  # classes that a sentence names
 RIDGE = 1e-6  # of the total variance of each direction, added to the covariance of each component of a fitted mixture
 
 State = dict[str, Tensor]
@@ -66,10 +68,20 @@ def of_classes(z: Tensor, labels: Tensor, classes: int | None = None) -> State:
     return _state(whitening, means @ whitening, torch.stack(covariances), weights / weights.sum())
 
 
-def rare(labels: Tensor, classes: int) -> dict[int, int]:
-    """Return how many labels each class has that has fewer than FEW, and so no covariance in ``of_classes``."""
-    counts = labels.bincount(minlength=classes).tolist()
-    return {label: count for label, count in enumerate(counts) if count < FEW}
+def rare(labels: Tensor, names: Sequence[str], which: str) -> list[str]:
+    """Return a sentence, or none, on those classes of ``names`` that fewer than FEW of labels (n,) are.
+
+    which : ``labelled`` or ``predicted``, what the labels are.
+    """
+    counts = labels.bincount(minlength=len(names)).tolist()
+    found = [f"{name} ({count})" for name, count in zip(names, counts, strict=False) if count < FEW]
+    if not found:
+        return []
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return [
+        f"few images of fit are {which} as {', '.join(found[:SHOWN])}{more}: the Gaussian of such a class has the "
+        "covariance of all classes, that of a class without images is left out, or in the guard that of all images"
+    ]
 
 
 def mixture(z: Tensor, components: int, principal: int, seed: int) -> State:

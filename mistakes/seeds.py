@@ -63,7 +63,11 @@ def markdown(table: pd.DataFrame, trainings: int, confidence: float) -> str:
     last = f"SD of macro over {trainings} trainings | false alarms"
     lines = [f"| score | {' | '.join(titles)} | {last} |", f"|{'---|' * (len(columns) + 3)}"]
     for row in table.to_dict("records"):
-        cells = [f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})" for c in columns]
-        last = f"{row['macro_sd']:.3f} | {100 * row['false_alarms']:.1f} %"
+        cells = [
+            f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})" if np.isfinite(row[c]) else "–"
+            for c in columns
+        ]
+        spread = f"{row['macro_sd']:.3f}" if np.isfinite(row["macro_sd"]) else "–"
+        last = f"{spread} | {100 * row['false_alarms']:.1f} %"
         lines.append(f"| {row['score'].replace('_', '-')} | {' | '.join(cells)} | {last} |")
     return "\n".join(lines) + "\n"

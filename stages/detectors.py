@@ -1,26 +1,14 @@
 """Fit the baselines and the guard on fit and val, and score cal: what every later p-value is calibrated on."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from mistakes import baselines, density, features, gaussians, labels, scores
 from mistakes import guard as guards
-from mistakes.artifacts import Array, load_arrays, load_json, save_table
+from mistakes.artifacts import load_arrays, load_json, save_table
 from mistakes.errors import InputError
 from mistakes.stage import Run, stage
-
-
-def warn_of_few(run: Run, of: Array, count: int, names: Sequence[str], which: str) -> None:
-    """Warn of each of ``count`` classes that only few of the labels ``of`` (n,) are."""
-    found = gaussians.rare(torch.as_tensor(of.copy()), count)
-    if found:
-        listed = ", ".join(f"{names[label]} ({n})" for label, n in found.items())
-        run.warn(
-            f"few images of fit are {which} {listed}: the Gaussian of such a class has the covariance of all classes, "
-            "that of a class without images is left out, or in the guard that of all images"
-        )
 
 
 @stage
@@ -41,9 +29,9 @@ def main(run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, o
     baselines.save(fitted, out / "baselines.safetensors")
     for name, reason in fitted.left_out.items():
         run.warn(f"the baseline {name} is not applicable and left out: {reason}")
-    names, k = load_json(classes), training.logits.shape[1]
-    warn_of_few(run, labels_fit, k, names, "labelled as")
-    warn_of_few(run, training.logits.argmax(1), k, names, "predicted as")
+    for which, of in (("labelled", labels_fit), ("predicted", training.logits.argmax(1))):
+        for sentence in gaussians.rare(torch.as_tensor(of.copy()), load_json(classes), which):
+            run.warn(sentence)
 
     flow_density = density.load(flow)
     everyone = run.params.detectors.calibration == "all"  # then no label of val or cal is looked at

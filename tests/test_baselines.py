@@ -366,7 +366,9 @@ def test_a_class_with_few_images_has_the_covariance_of_all(n: int, columns: int,
     new = torch.as_tensor(rng.normal(size=(20, columns)))
     joint = state["log_weights"] - gaussians.squared_distances(state, new) / 2
     assert joint[:, 2].numpy() == pytest.approx(exact.logpdf(new.numpy()) + np.log(n / 300))
-    assert gaussians.rare(y, 4) == {2: n, 3: 0}
+    (said,) = gaussians.rare(y, ["cat", "dog", "cow", "emu"], "labelled")
+    assert said.startswith(f"few images of fit are labelled as cow ({n}), emu (0): ")
+    assert gaussians.rare(y, ["cat", "dog"], "labelled") == []
 
 
 def test_a_class_without_images_has_the_gaussian_of_all(rng: np.random.Generator) -> None:

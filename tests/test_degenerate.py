@@ -322,6 +322,13 @@ def test_a_class_that_only_test_has(project: Project, rng: np.random.Generator) 
     assert "labelled as 1 (0)" in project.warnings("detectors")
 
 
+def test_a_warning_of_many_classes_names_some(project: Project, rng: np.random.Generator) -> None:
+    parts = splits(rng, classes=50)
+    project.write(parts, {}).run(*ORDER[: ORDER.index("adversarial")])
+    assert "few images of fit are labelled as 0 (4), 1 (4), 2 (4), " in project.warnings("detectors")
+    assert "9 (4) and 40 more: " in project.warnings("detectors")
+
+
 # baselines that do not apply
 
 

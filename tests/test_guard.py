@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mistakes import conformal, detection, guard, seeds
+from mistakes import compare, conformal, detection, guard, seeds
 from mistakes.errors import InputError
 from mistakes.tail import BEYOND, Tail
 
@@ -195,3 +195,17 @@ def test_trainings_that_lack_a_baseline_are_compared_by_the_others(rng: np.rando
     more = more.assign(b=more["a"] + 1, p_b=more["p_a"])
     for tables in ({"x": more, "y": less}, {"x": less, "y": more}):
         assert seeds.across(tables, ("a", "b"), settings)["score"].tolist() == ["a"]
+
+
+def test_the_best_baseline_of_several_trainings_is_one_that_all_have(rng: np.random.Generator) -> None:
+    settings, columns = detection.Settings(0.05, 20, 0.95, 0), ("guard", "log_density", "msp", "vim")
+    whole = scored(rng, 1.0)
+    whole = whole.assign(**dict.fromkeys(columns[:3], whole["a"]), vim=whole["a"] + 5 * ~whole["correct"])
+    whole = whole.assign(**{f"p_{name}": whole["p_a"] for name in columns})
+    tables = {"x": whole, "y": whole.drop(columns=["vim", "p_vim"])}
+    found = {
+        name: detection.evaluate(table, tuple(c for c in columns if c in table), settings).macro
+        for name, table in tables.items()
+    }
+    lines = compare.compare(tables, found, {"x": [], "y": []}, [("x", "y")], settings).lines
+    assert [(line.names, line.best) for line in lines] == [(("x", "y"), "msp"), (("x",), "vim"), (("y",), "msp")]
