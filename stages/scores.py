@@ -24,7 +24,7 @@ def main(
     calibrated = load_table(calibration)
 
     def rows(source: str, name: str, batch: features.Batch, labels: np.ndarray, index: np.ndarray) -> pd.DataFrame:
-        found = detectors.score(batch)
+        found = detectors.score(batch, f"{source} inputs of {name}")
         part = scores.table(found, batch.logits, labels)
         for score in found:
             part[f"p_{score}"] = conformal.p_values(calibrated[score].to_numpy(), part[score].to_numpy())

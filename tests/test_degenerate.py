@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mistakes import artifacts, deployment, overlays, params, stage, summary
+from mistakes import adaptive, artifacts, deployment, overlays, params, stage, summary
 from mistakes.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -266,6 +266,11 @@ def test_inputs_that_are_all_the_same_tie_in_every_score(project: Project, rng: 
     attack(project, parts["test"], "nothing", 20)
     project.run(*ORDER[ORDER.index("scores") :]).check()
     assert project.read("detection")["auroc.ood.same.guard"] == 0.5
+
+
+def test_the_unit_of_an_attacked_score_is_never_zero() -> None:
+    assert adaptive.spread(np.zeros(50)) == adaptive.spread(np.r_[np.full(49, -1.0), 3]) == 1
+    assert adaptive.spread(np.linspace(0, 100, 101)) == pytest.approx(34)
 
 
 def test_inputs_beyond_all_bounds_are_scored(project: Project, rng: np.random.Generator) -> None:
