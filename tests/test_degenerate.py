@@ -157,6 +157,7 @@ def test_copies_and_constants_are_no_matter_to_principal_components(project: Pro
         project.run("flow")
 
 
+@pytest.mark.slow
 def test_fewer_rows_than_columns(project: Project, rng: np.random.Generator) -> None:
     parts = splits(rng, columns=12)
     parts["fit"] = only(parts["fit"], np.arange(8))
@@ -213,6 +214,7 @@ def test_nothing_that_can_be_evaluated(project: Project, mistakes: int, ood: int
     assert len(project.read("hypotheses", "hypotheses.json")) == 3 * mistakes + ood
 
 
+@pytest.mark.slow
 def test_a_test_part_of_a_few_rows(project: Project, rng: np.random.Generator) -> None:
     parts = splits(rng)
     parts["test"] = mistaken(only(parts["test"], np.arange(6)), 2)
@@ -231,6 +233,7 @@ def test_without_right_answers_nothing_can_be_compared(
         project.run("scores")
 
 
+@pytest.mark.slow
 def test_training_answers_that_are_all_wrong_are_only_a_control_less(
     project: Project, rng: np.random.Generator
 ) -> None:
@@ -319,6 +322,7 @@ def test_a_class_that_is_never_predicted_is_named(project: Project, rng: np.rand
     assert "few images of fit are predicted as dog (0)" in project.page
 
 
+@pytest.mark.slow
 def test_a_class_that_only_test_has(project: Project, rng: np.random.Generator) -> None:
     parts = splits(rng)
     for name in ("fit", "val", "cal"):
