@@ -26,9 +26,7 @@ from mistakes.errors import InputError
 
 SMALLEST_NORM = 1e-6  # a feature vector of zeros has no direction; it gets this norm, and so a very low density
 RESOLVED = 1e-7  # of a number's size: smaller differences are float32's own
-SINGULAR = (
-    1e-8  # of the largest variance of standardised coordinates: a direction with less is a function of the others
-)
+SINGULAR = 1e-8  # of the largest variance of coordinates: a direction with less depends on the others
 
 
 class DivergenceError(ArithmeticError):
