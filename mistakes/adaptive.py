@@ -61,9 +61,12 @@ def threshold(calibration: Array, alpha: float) -> float:
 
 
 def spread(calibration: Array) -> float:
-    """Return the unit of a score: half the distance from the 16th to the 84th percentile of its calibration."""
+    """Return the unit of a score: half the distance from the 16th to the 84th percentile of its calibration.
+
+    1 where that is 0, since most scores tie.
+    """
     low, high = np.percentile(calibration, [16, 84])
-    return float(high - low) / 2
+    return float(high - low) / 2 or 1.0
 
 
 def target(extractor: Extractor, score: Callable[[Outputs], Tensor]) -> Target:

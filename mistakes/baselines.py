@@ -12,11 +12,13 @@ class_gaussians : -log sum_y pi_y N(z; mu_y, Sigma_y), nats (DDU, Mukhoti et al.
 gmm : -log density, nats, of a mixture fitted without labels to principal components.
 knn : distance of z / |z| to its k-th nearest neighbour (Sun et al. 2022).
 vim : alpha |residual of z| - log sum exp f (Wang et al. 2022).
+
+A baseline that does not apply to the features, the logits or the number of images is left out, with the reason.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from torch import Tensor
 from mistakes import gaussians
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.errors import InputError
-from mistakes.gaussians import State
+from mistakes.gaussians import InapplicableError, State
 
 LINEAR = 1e-3  # residual of logits in features, relative to the logits' spread, up to which they count as linear
 _ROWS = 1000  # scored at once
@@ -88,7 +90,7 @@ def _unit(z: Tensor) -> Tensor:
 def _knn_fit(data: Data, s: Settings) -> State:
     size = min(s.knn_bank, len(data.z))
     if size < s.knn_k:
-        raise InputError("params.yaml", "detectors.knn_k", s.knn_k, f"at most {size}, the size of the bank")
+        raise InapplicableError(f"detectors.knn_k is {s.knn_k}, and the bank has {size} images")
     chosen = np.sort(np.random.default_rng(s.seed).permutation(len(data.z))[:size])
     return {"bank": _unit(data.z[torch.as_tensor(chosen)]).float(), "k": torch.tensor(s.knn_k)}
 
@@ -105,28 +107,33 @@ def _vim_fit(data: Data, s: Settings) -> State:
     """Fit ViM. The last layer is recovered from what it did: logits = W z + b, by least squares of least norm.
 
     That is exact in the directions in which the features vary; in the others W is 0, and so is the origin -W^+ b.
-    Raises InputError where the logits are not linear in the features, so that there is no such W.
+    Raises InapplicableError where the logits are not linear in the features, so that there is no such W.
     """
     assert s.vim_share is not None
     mean, centre = data.z.mean(0), data.f.mean(0)
     solved = torch.linalg.lstsq(data.z - mean, data.f - centre, rcond=gaussians.VARIES**0.5, driver="gelsd")
     W = solved.solution.T  # (k, d)
     misfit = ((data.z - mean) @ W.T - (data.f - centre)).square().mean().sqrt() / (data.f - centre).std()
-    if misfit > LINEAR:
-        expected = "null (no ViM), for the logits are not linear in the features of this features.layer"
-        raise InputError("params.yaml", "detectors.vim_share", s.vim_share, expected)
+    if not misfit <= LINEAR:  # or it is NaN, for the logits are constant
+        raise InapplicableError("the logits are not linear in the features of this features.layer")
     origin = -torch.linalg.pinv(W) @ (centre - W @ mean)
     x = data.z - origin
     principal = int(s.vim_share * x.shape[1])
     residual = torch.linalg.eigh(x.T @ x / len(x)).eigenvectors[:, : x.shape[1] - principal]
     length = (x @ residual).norm(dim=1).mean()
     if length <= gaussians.VARIES**0.5 * x.norm(dim=1).mean():
-        raise InputError("params.yaml", "detectors.vim_share", s.vim_share, "a smaller share: nothing is left over")
+        raise InapplicableError(f"detectors.vim_share is {s.vim_share}, and nothing of the features is left over")
     return {"origin": origin, "residual": residual, "alpha": data.f.amax(1).mean() / length}
 
 
 def _vim(state: State, z: Tensor, f: Tensor) -> Tensor:
     return state["alpha"] * ((z - state["origin"]) @ state["residual"]).norm(dim=1) - f.logsumexp(1)
+
+
+def _varying(state: State) -> State:
+    if not state["factors"].shape[-1]:
+        raise InapplicableError("the features do not vary within classes")
+    return state
 
 
 def _nothing(_data: Data, _settings: Settings) -> State:
@@ -143,15 +150,15 @@ _DETECTORS: dict[str, tuple[Fit, Score]] = {
     "max_logit": (_nothing, lambda _state, _z, f: MaxLogit.score(f)),
     "gen": (_gen_fit, lambda state, _z, f: _gen(state, f)),
     "mahalanobis": (
-        lambda data, _settings: gaussians.shared(data.z, data.labels),
+        lambda data, _settings: _varying(gaussians.shared(data.z, data.labels)),
         lambda state, z, _f: gaussians.squared_distances(state, z).amin(1),
     ),
     "relative_mahalanobis": (
-        lambda data, _settings: gaussians.relative(data.z, data.labels),
+        lambda data, _settings: _varying(gaussians.relative(data.z, data.labels)),
         lambda state, z, _f: _relative(state, z),
     ),
     "class_gaussians": (
-        lambda data, _settings: gaussians.of_classes(data.z, data.labels),
+        lambda data, _settings: _varying(gaussians.of_classes(data.z, data.labels)),
         lambda state, z, _f: gaussians.nll(state, z),
     ),
     "gmm": (
@@ -166,13 +173,14 @@ NAMES = tuple(_DETECTORS)
 
 @dataclass(frozen=True)
 class Baselines:
-    """Fitted baselines: for each its named tensors, everything that scoring needs."""
+    """Fitted baselines: for each its named tensors, everything that scoring needs; for those left out the reason."""
 
     states: dict[str, State]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The baselines that were fitted: NAMES, or those without vim."""
+        """The baselines that were fitted: those of NAMES that apply, vim where it is asked for."""
         return tuple(self.states)
 
     def score_tensors(self, z: Tensor, logits: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -195,7 +203,7 @@ class Baselines:
     def to(self, device: torch.device) -> "Baselines":
         """Return the same baselines on ``device``, for attacks there."""
         moved = {name: {key: t.to(device) for key, t in state.items()} for name, state in self.states.items()}
-        return Baselines(moved)
+        return Baselines(moved, self.left_out)
 
 
 def _tensor(array: Array) -> Tensor:
@@ -207,12 +215,12 @@ def fit(
 ) -> Baselines:
     """Fit ``names`` (all of them by default) on training features (n, d), logits (n, k) and labels (n,).
 
-    Without vim where ``vim_share`` is None.
-
-    Raises InputError, naming the parameter or what is wrong with the features, where a baseline cannot be fitted.
+    Without vim where ``vim_share`` is None; without those that do not apply, which ``left_out`` names.
     """
-    data = _data(features, logits, labels)
-    return Baselines({name: _DETECTORS[name][0](data, settings) for name in names or _wanted(settings)})
+    data, fitted = _data(features, logits, labels), Baselines({})
+    for name in names or _wanted(settings):
+        _add(fitted, name, data, settings)
+    return fitted
 
 
 def _data(features: Array, logits: Array, labels: Array) -> Data:
@@ -223,29 +231,45 @@ def _wanted(settings: Settings) -> list[str]:
     return [name for name in NAMES if name != "vim" or settings.vim_share is not None]
 
 
+def _add(fitted: Baselines, name: str, data: Data, settings: Settings) -> None:
+    """Put the baseline ``name`` into ``fitted``, or the reason why it cannot be fitted."""
+    try:
+        fitted.states[name] = _DETECTORS[name][0](data, settings)
+    except (InapplicableError, torch.linalg.LinAlgError) as error:
+        fitted.left_out[name] = str(error).splitlines()[0]
+
+
 def measure(
     features: Array, logits: Array, labels: Array, settings: Settings, new: Array, new_logits: Array
 ) -> tuple[Baselines, dict[str, float]]:
     """Fit as ``fit`` does and score ``new`` features, one baseline after the other, and return what each of them costs.
 
-    NAME.fit_seconds, NAME.score_seconds (of all of ``new``) and NAME.megabytes, 10^6 bytes of what was fitted.
+    A baseline that gives NaN or infinity for one of ``new`` is left out too. Costs: NAME.fit_seconds,
+    NAME.score_seconds (of all of ``new``) and NAME.megabytes, 10^6 bytes of what was fitted.
     """
-    data, states, costs = _data(features, logits, labels), {}, {}
+    data, fitted, costs = _data(features, logits, labels), Baselines({}), {}
     for name in _wanted(settings):
         started = time.perf_counter()
-        states[name] = _DETECTORS[name][0](data, settings)
-        fitted = time.perf_counter()
-        Baselines(states).score(new, new_logits, [name])
-        costs[f"{name}.fit_seconds"] = fitted - started
-        costs[f"{name}.score_seconds"] = time.perf_counter() - fitted
-        costs[f"{name}.megabytes"] = sum(tensor.nbytes for tensor in states[name].values()) / 1e6
-    return Baselines(states), costs
+        _add(fitted, name, data, settings)
+        if name in fitted.left_out:
+            continue
+        ready = time.perf_counter()
+        scores = fitted.score(new, new_logits, [name])[name]
+        if not np.isfinite(scores).all():
+            fitted.left_out[name] = f"it gives {scores[~np.isfinite(scores)][0]} for an image of cal"
+            del fitted.states[name]
+            continue
+        costs[f"{name}.fit_seconds"] = ready - started
+        costs[f"{name}.score_seconds"] = time.perf_counter() - ready
+        costs[f"{name}.megabytes"] = sum(t.nbytes for t in fitted.states[name].values()) / 1e6
+    return fitted, costs
 
 
 def save(baselines: Baselines, path: Path) -> None:
     """Write the fitted baselines to one file."""
     tensors = {f"{name}.{key}": tensor for name, state in baselines.states.items() for key, tensor in state.items()}
-    save_tensors(path, tensors, {"baselines": list(baselines.names)})
+    reasons = {"left_out": baselines.left_out} if baselines.left_out else {}
+    save_tensors(path, tensors, {"baselines": list(baselines.names), **reasons})
 
 
 def load(path: Path) -> Baselines:
@@ -258,4 +282,4 @@ def load(path: Path) -> Baselines:
             states[name][part] = tensor
     except (KeyError, ValueError) as error:
         raise InputError(path, "content", str(error), "baselines that stage detectors wrote") from None
-    return Baselines(states)
+    return Baselines(states, description.get("left_out", {}))

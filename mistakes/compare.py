@@ -72,7 +72,10 @@ def compare(
 def _line(
     names: tuple[str, ...], tables: Mapping[str, pd.DataFrame], macros: Mapping[str, pd.DataFrame], settings: Settings
 ) -> Line:
-    mean = pd.concat([macros[name] for name in names]).groupby("score", as_index=False)["macro_auroc"].mean()
+    everywhere = set.intersection(*(set(macros[name]["score"]) for name in names))  # one may lack a baseline
+    every = pd.concat([macros[name] for name in names])
+    every = every[every["score"].isin(everywhere)]
+    mean = every.groupby("score", as_index=False)["macro_auroc"].mean()
     best = delong.best_baseline(mean)
     scores = tuple(dict.fromkeys([*FIXED, best]))
     mine = {name: tables[name] for name in names}

@@ -114,7 +114,7 @@ def train_against_test(train: Array, test: Array, settings: Settings) -> Control
     value, low, high, p = _auroc(test, train, settings, _stream("train_against_test", settings))
     return Control("train_against_test", "AUROC 0.5 where the flow and the classifier do not overfit", len(test),
                    len(train), 1, "AUROC", value, low, high, "mann_whitney_u", p,
-                   float(test.mean() - train.mean()), None)  # fmt: skip
+                   float(test.mean() - train.mean()) if len(train) else None, None)  # fmt: skip
 
 
 def _stream(control: str, settings: Settings) -> np.random.Generator:

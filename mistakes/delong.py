@@ -9,6 +9,7 @@ from scipy import stats
 from mistakes.artifacts import Array
 from mistakes.detection import Evaluation, Settings, evaluated, interval, successes
 
+COLUMNS = ("source", "set", "score", "against", "difference", "low", "high", "p")
 DENSITIES = ("log_density", "joint", "guard")  # scores that begin so are this project's, all others are baselines
 
 
@@ -32,7 +33,9 @@ def delong(failures: Array, successes: Array) -> tuple[Array, Array]:
 def best_baseline(macro: pd.DataFrame) -> str:
     """Return the baseline of the highest macro AUROC in these very data, so that a gain over it is not flattered."""
     baselines = macro[~macro["score"].str.startswith(DENSITIES)]
-    return str(baselines.loc[baselines["macro_auroc"].idxmax(), "score"])
+    return str(
+        baselines.loc[baselines["macro_auroc"].fillna(0).idxmax(), "score"]
+    )  # the first where no set is evaluated
 
 
 def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings) -> pd.DataFrame:
@@ -42,21 +45,22 @@ def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings)
     p, two-sided and not adjusted for the number of rows. In each set the interval and p are DeLong's; where the
     difference never varies p is 1. Rows with source ``macro`` and set ``all`` are differences of macro AUROC, interval
     and p by the paired bootstrap (p by inversion of the percentile interval, never 0). Intervals are over images, not
-    over trainings.
+    over trainings. Without a set that is evaluated there is no row.
     """
     scores = list(evaluation.macro["score"])
     best = best_baseline(evaluation.macro)
     pairs = [(score, against) for against in dict.fromkeys(["msp", best]) for score in scores if score != against]
     reference = successes(table)[scores].to_numpy().T
-    rows = list(_macro(evaluation, pairs, settings))
-    for (source, name), part in evaluated(table).items():
+    failures = evaluated(table)
+    rows = list(_macro(evaluation, pairs, settings)) if failures else []
+    for (source, name), part in failures.items():
         auroc, covariance = delong(part[scores].to_numpy().T, reference)
         for score, against in pairs:
             a, b = scores.index(score), scores.index(against)
             variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
             found = _normal(auroc[a] - auroc[b], variance, settings.confidence)
             rows.append({"source": source, "set": name, "score": score, "against": against} | found)
-    differences = pd.DataFrame(rows)
+    differences = pd.DataFrame(rows, columns=list(COLUMNS))
     differences.insert(4, "best", differences["against"] == best)
     return differences
 

@@ -25,6 +25,8 @@ from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.errors import InputError
 
 SMALLEST_NORM = 1e-6  # a feature vector of zeros has no direction; it gets this norm, and so a very low density
+RESOLVED = 1e-7  # of a number's size: smaller differences are float32's own
+SINGULAR = 1e-8  # of the largest variance of coordinates: a direction with less depends on the others
 
 
 class DivergenceError(ArithmeticError):
@@ -70,16 +72,18 @@ class Preprocessing(nn.Module):
     def fit(cls, z: Tensor, transform: str, components: int) -> "Preprocessing":
         """Fit on features (n, d); ``components`` counts principal components and is ignored by ``raw``.
 
-        Raises InputError where there are fewer directions with variance than ``components``.
+        Raises InputError where there are fewer directions with variance than ``components``, or none.
         """
-        _, u = _norm_and_direction(z)
+        norm, u = _norm_and_direction(z)
+        _refuse_constant(z, transform, norm, u)
         source = (u if transform == "direction_norm" else z).double()
         mean = source.mean(0)
         if transform == "raw":
-            basis = torch.eye(z.shape[1], dtype=torch.double)[:, source.std(0) > 1e-6]
+            basis = torch.eye(z.shape[1], dtype=torch.double)[:, _varies(source)]
         else:
-            eigenvalues, vectors = torch.linalg.eigh(torch.cov(source.T))
-            varying = int((eigenvalues > 1e-10 * eigenvalues[-1]).sum())
+            eigenvalues, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov(source.T)))
+            resolved = RESOLVED**2 * float(source.square().sum(1).mean())
+            varying = int((eigenvalues > max(1e-10 * float(eigenvalues[-1]), resolved)).sum())
             if components > varying:
                 raise InputError("params.yaml", "flow.components", components, f"at most {varying}, which vary")
             basis = _fix_signs(vectors.flip(1)[:, :components])
@@ -99,6 +103,33 @@ class Preprocessing(nn.Module):
         """Return coordinates (n, m) and the log-determinant (n,), nats."""
         y = (self._coordinates(z) - self.shift) / self.scale
         return y, -self.scale.log().sum().expand(len(z))
+
+
+def _varies(x: Tensor) -> Tensor:
+    """Tell which columns of x (n, m) vary by more than their numbers resolve."""
+    return x.std(0) > RESOLVED * x.abs().amax(0)
+
+
+def _refuse_constant(z: Tensor, transform: str, norm: Tensor, u: Tensor) -> None:
+    if not torch.isfinite(norm).all():
+        raise InputError("features", "the square of the length of a row of fit is more than float32 holds")
+    if not _varies(z.double()).any():
+        raise InputError("params.yaml", f"flow.transform {transform} has nothing to fit: the features do not vary")
+    one = "length (or lengths below 1e-6)" if _varies(u.double()).any() else "direction"
+    if transform == "direction_norm" and (one == "direction" or norm.double().log().std() < 1e-6):
+        raise InputError("params.yaml", "flow.transform", transform, f"pca or raw, since all features have one {one}")
+
+
+def _refuse_singular(y: Tensor, transform: str, components: int) -> None:
+    """Raise InputError where coordinates y (n, m) are linear functions of each other: they have no density then."""
+    variances = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(y.double().T)))
+    independent, m = int((variances > SINGULAR * variances[-1]).sum()), y.shape[1]
+    if independent < m and transform == "raw":
+        why = f"only {independent} of the {m} columns that vary are linearly independent on {len(y)} rows"
+        raise InputError("params.yaml", "flow.transform", transform, f"pca, since {why}")
+    if independent < m:
+        expected = f"at most {components - (m - independent)} with the {len(y)} rows that there are"
+        raise InputError("params.yaml", "flow.components", components, expected)
 
 
 def _norm_and_direction(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,20 +201,30 @@ def fit(
     """Fit a flow to features ``z`` (n, d); of its epochs keep the one with the best NLL on ``z_select`` (m, d).
 
     ``on_epoch(epoch, loss=, nll_val=)`` is called after each epoch. Raises DivergenceError, and InputError where
-    ``components`` is too large.
+    ``components`` is too large, or ``transform`` leaves coordinates that have no density.
     """
+    if len(z) < 2 or not len(z_select):
+        there = f"{len(z)} to fit the flow to and {len(z_select)} to stop it by"
+        raise InputError("features", f"too few rows, {there}, expected at least 2 and 1 (images.val, flow.split)")
     torch.manual_seed(optimisation.seed)
     fit_features, select = torch.as_tensor(z.copy()), torch.as_tensor(z_select.copy()).to(device)
     preprocessing = Preprocessing.fit(fit_features, transform, components)
     form = Form(kind, transform, layers, hidden, z.shape[1], len(preprocessing.shift))
     density = Density(form, preprocessing).to(device)
     y, log_determinant = density.preprocessing(fit_features.to(device))
-    density.gaussian_mean, density.gaussian_cholesky = y.mean(0), torch.linalg.cholesky(torch.cov(y.T))
+    _refuse_singular(y, transform, components)
+    density.gaussian_mean, density.gaussian_cholesky = y.mean(0), _cholesky(y)
     nll_gaussian = -_mean(density.gaussian_log_prob, select)
     history = _optimise(density, y, -log_determinant.mean().item(), select, optimisation, on_epoch)
     best = min(history, key=lambda row: row["nll_val"])
     nll_fit = -_mean(density.log_prob, fit_features.to(device))
     return Fitted(density.eval().cpu(), int(best["epoch"]), nll_fit, best["nll_val"], nll_gaussian, history)
+
+
+def _cholesky(y: Tensor) -> Tensor:
+    """Return the Cholesky factor of the covariance of y (n, m); in float64 where float32 does not suffice."""
+    lower, failed = torch.linalg.cholesky_ex(torch.atleast_2d(torch.cov(y.T)))
+    return torch.linalg.cholesky(torch.cov(y.double().T)).float() if failed else lower
 
 
 def _optimise(
@@ -229,9 +270,15 @@ def _mean(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> float:
 
 @torch.no_grad()
 def evaluate(log_prob: Callable[[Tensor], Tensor], z: Array) -> Array:
-    """Return ``log_prob`` of features (n, d) as float32 (n,), nats, a few thousand rows at a time."""
-    parts = [log_prob(torch.as_tensor(z[i : i + 10_000].copy())) for i in range(0, len(z), 10_000)]
-    return torch.cat(parts).numpy()
+    """Return ``log_prob`` of features (n, d), nats (n,), float32; float64 where float32 cannot hold one of them."""
+    parts = [log_prob(torch.as_tensor(z[i : i + 10_000].copy())) for i in range(0, max(1, len(z)), 10_000)]
+    found = torch.cat(parts)
+    far = ~torch.isfinite(found)
+    if far.any() and isinstance(density := getattr(log_prob, "__self__", None), Density):
+        wide = getattr(copy.deepcopy(density).double(), log_prob.__name__)
+        found = found.double()
+        found[far] = wide(torch.as_tensor(z[far.numpy()]).double())
+    return found.numpy()
 
 
 def save(density: Density, path: Path) -> None:

@@ -52,6 +52,18 @@ def sets(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     return {key: found[key] for source in SOURCES for key in found if key[0] == source}
 
 
+def left_out(table: pd.DataFrame) -> list[str]:
+    """Return a sentence for each set of a table of scores that has too few failures to be evaluated."""
+    names = {"id": "the test images", "adversarial": "the attack {}", "ood": "the OOD set {}"}
+    sentences = []
+    for (source, name), part in table.groupby(["source", "set"], observed=True, sort=False):
+        failures = int((~part["correct"]).sum())
+        if source in names and failures < LEAST:
+            gave = f"{names[source].format(name)} gave {failures} failure{'' if failures == 1 else 's'}"
+            sentences.append(f"{gave}; AUROC and the share that is flagged need at least {LEAST} and leave them out")
+    return sentences
+
+
 def successes(table: pd.DataFrame) -> pd.DataFrame:
     """Return the reference: correctly classified, clean ID test images."""
     return table[(table["source"] == "id") & table["correct"]]
@@ -91,9 +103,17 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
             rows[-1].append(row | measured | share("flagged", flagged, settings.confidence))
             by_source[key[0]].append(aurocs)
         means = {source: np.mean(values, axis=0) for source, values in by_source.items()}
-        resampled[score] = means | {"macro": np.mean(list(means.values()), axis=0)}
-    detection = pd.DataFrame([row for of_a_set in zip(*rows, strict=True) for row in of_a_set])
+        macro = np.mean(list(means.values()), axis=0) if means else np.full(settings.bootstrap, np.nan)
+        resampled[score] = means | {"macro": macro}
+    flat = [row for of_a_set in zip(*rows, strict=True) for row in of_a_set]
+    detection = pd.DataFrame(flat) if flat else _nothing()
     return Evaluation(detection, _macro(detection, resampled, settings), resampled)
+
+
+def _nothing() -> pd.DataFrame:
+    """Return the table of sets without a row."""
+    numbers = ["n", "prevalence", *(f"{c}{end}" for c in (*STATISTICS, "flagged") for end in ("", "_low", "_high"))]
+    return pd.DataFrame(columns=["source", "set", "score", *numbers]).astype(dict.fromkeys(numbers, float))
 
 
 def _macro(detection: pd.DataFrame, resampled: Mapping[str, Mapping[str, Array]], settings: Settings) -> pd.DataFrame:
@@ -160,31 +180,34 @@ def heat(detection: pd.DataFrame) -> pd.DataFrame:
 def roc_curves(table: pd.DataFrame, score: str, points: int = 201) -> pd.DataFrame:
     """Return source, fpr and tpr: the share of failures flagged at ``points`` shares of successes flagged.
 
-    The sets of a source count equally.
+    The sets of a source count equally; those that are not evaluated are left out.
     """
     grid = np.linspace(0, 1, points)
     # flag what lies above the quantile: at fpr 0 the highest success is not flagged
     thresholds = np.quantile(successes(table)[score].to_numpy(), 1 - grid, method="higher")
     curves: dict[str, list[Array]] = {}
-    for (source, _), part in sets(table).items():
+    for (source, _), part in evaluated(table).items():
         f = np.sort(part[score].to_numpy())
         tpr = 1 - np.searchsorted(f, thresholds, side="right") / len(f)
         tpr[-1] = 1.0  # at fpr 1 everything is flagged
         curves.setdefault(source, []).append(tpr)
     parts = [pd.DataFrame({"source": s, "fpr": grid, "tpr": np.mean(values, axis=0)}) for s, values in curves.items()]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["source", "fpr", "tpr"])
 
 
 def histograms(table: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
     """Return log_density (centre of a bin, nats), group and share: how each group's log-density is distributed.
 
-    Bins cover the central 99 % of all groups together; what lies outside is counted in the outermost bins.
+    Bins cover the central 99 % of all groups together; what lies outside is counted in the outermost bins. Sets that
+    are not evaluated are left out.
     """
     groups: Mapping[str, Array] = {"correct": -successes(table)["log_density"].to_numpy()} | {
         name if source != "mistakes" else "mistakes": -part["log_density"].to_numpy()
-        for (source, name), part in sets(table).items()
+        for (source, name), part in evaluated(table).items()
     }
     low, high = np.quantile(np.concatenate(list(groups.values())), [0.005, 0.995])
+    if not high - low > 1e-9 * abs(high):  # all are tied
+        low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, bins + 1)
     centres = (edges[1:] + edges[:-1]) / 2
     parts = []
@@ -195,10 +218,13 @@ def histograms(table: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
 
 
 def deciles(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Return the error rate of test images in each decile of log-density, 1 the least likely, with exact intervals."""
+    """Return the error rate of test images in each decile of log-density, 1 the least likely, with exact intervals.
+
+    Fewer than 10 images are as many groups of one.
+    """
     test = table[table["source"] == "id"].sort_values("log_density", ascending=False, kind="stable")
     rows = []
-    for number, part in enumerate(np.array_split(np.arange(len(test)), 10), start=1):
+    for number, part in enumerate(np.array_split(np.arange(len(test)), min(10, len(test))), start=1):
         wrong = ~test["correct"].to_numpy()[part]
         density = -test["log_density"].to_numpy()[part]
         rows.append({"decile": number, "n": len(part), "log_density_high": float(density.max()),

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mistakes.compat import without_pyplot
+from mistakes.errors import InputError
 
 with without_pyplot():
     from nflows.distributions.normal import StandardNormal
@@ -40,7 +41,7 @@ def build(kind: str, coordinates: int, hidden: int, layers: int) -> nn.Module:
 
     kind : ``maf`` (masked autoregressive), ``realnvp`` (affine coupling, Dinh et al. 2017; nflows bounds its scale
     between 0.001 and 1.001) or ``spline`` (rational-quadratic coupling, Durkan et al. 2019). The order of the
-    coordinates is reversed before each layer.
+    coordinates is reversed before each layer. Raises InputError for a coupling of a single coordinate.
     """
     transforms: list[nn.Module] = []
     for _ in range(layers):
@@ -52,7 +53,7 @@ def _layer(kind: str, coordinates: int, hidden: int) -> nn.Module:
     if kind == "maf":
         return BoundedAutoregressive(coordinates, hidden_features=hidden, num_blocks=BLOCKS)
     if coordinates < 2:
-        raise ValueError("a coupling flow needs at least 2 coordinates")
+        raise InputError("params.yaml", "flow.kind", kind, "maf, since features with one coordinate cannot be coupled")
     mask = torch.arange(coordinates) % 2  # every second coordinate is transformed, given the others
 
     def conditioner(inputs: int, outputs: int) -> nn.Module:

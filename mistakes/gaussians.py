@@ -6,26 +6,32 @@ A state describes c Gaussians on the m <= d directions in which the features var
 
 Directions without variance (units that never fire) are dropped, not jittered: a covariance plus a small multiple of the
 identity would let that multiple decide the score of every input that makes such a unit fire. Directions count whose
-variance is more than VARIES times the largest.
+variance is more than VARIES times the largest; where features do not vary at all m is 0, and all are equally likely.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mistakes.errors import InputError
-
 VARIES = 1e-10  # in variance; float32 features resolve about 1e-14
+RESOLVED = 1e-14  # of the mean square of features: less variance is float32's own
+FEW = 5  # samples of a class up to which, this not included, it has no covariance of its own
+SHOWN = 10  # classes that a sentence names
 RIDGE = 1e-6  # of the total variance of each direction, added to the covariance of each component of a fitted mixture
 
 State = dict[str, Tensor]
 
 
+class InapplicableError(ValueError):
+    """What is to be fitted has no meaning for these features or with these settings; the text says why."""
+
+
 def shared(z: Tensor, labels: Tensor) -> State:
     """Return one Gaussian for each class, with the covariance within classes (Lee et al. 2018)."""
     means, centred, _ = _by_class(z, labels)
-    whitening = _whitening(centred)
+    whitening = _whitening(centred, z)
     return {"factors": whitening[None], "shifts": means @ whitening}
 
 
@@ -42,40 +48,61 @@ def relative(z: Tensor, labels: Tensor) -> State:
     return classes | {f"background_{key}": background[key] for key in ("factors", "shifts")}
 
 
-def of_classes(z: Tensor, labels: Tensor) -> State:
+def of_classes(z: Tensor, labels: Tensor, classes: int | None = None) -> State:
     """Return a Gaussian with mean, covariance and prior of its own for each class (Mukhoti et al. 2023).
 
     With units that never fire for a class its sample covariance is singular. It is shrunk, in the coordinates where
     the covariance within classes is the identity, towards a multiple of that by the amount that Ledoit and Wolf (2004)
     derive from the class's own features; there is nothing to choose, and with many samples nothing is left of it.
-    """
-    from sklearn.covariance import ledoit_wolf
 
-    means, centred, index = _by_class(z, labels)
-    whitening = _whitening(centred)
-    y = (centred @ whitening).numpy()
-    parts = [ledoit_wolf(y[(index == j).numpy()], assume_centered=True)[0] for j in range(len(means))]
-    covariances = torch.stack([torch.as_tensor(part) for part in parts])
-    return _state(whitening, means @ whitening, covariances, index.bincount().double() / len(z))
+    A class with fewer than FEW samples, or whose samples do not differ, has the covariance within classes. Labels are
+    below ``classes`` where that is given, and a class without a label then has the mean and covariance of all samples,
+    and the prior of a class with one.
+    """
+    means, centred, index = _by_class(z, labels, classes)
+    whitening = _whitening(centred, z)
+    y, counts = centred @ whitening, index.bincount(minlength=len(means))
+    everyone = _covariance((z - z.mean(0)) @ whitening)
+    covariances = [_shrunk(y[index == j]) if counts[j] else everyone for j in range(len(means))]
+    weights = counts.clamp(min=1).double()
+    return _state(whitening, means @ whitening, torch.stack(covariances), weights / weights.sum())
+
+
+def rare(labels: Tensor, names: Sequence[str], which: str) -> list[str]:
+    """Return a sentence, or none, on those classes of ``names`` that fewer than FEW of labels (n,) are.
+
+    which : ``labelled`` or ``predicted``, what the labels are.
+    """
+    counts = labels.bincount(minlength=len(names)).tolist()
+    found = [f"{name} ({count})" for name, count in zip(names, counts, strict=False) if count < FEW]
+    if not found:
+        return []
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return [
+        f"few images of fit are {which} as {', '.join(found[:SHOWN])}{more}: the Gaussian of such a class has the "
+        "covariance of all classes, that of a class without images is left out, or in the guard that of all images"
+    ]
 
 
 def mixture(z: Tensor, components: int, principal: int, seed: int) -> State:
     """Return ``components`` Gaussians fitted by EM, without labels, to the first ``principal`` components of z.
 
     EM runs in whitened coordinates (where RIDGE is relative to each direction) from k-means++ seeds: k-means itself
-    adds up in an order that depends on the number of threads. Raises InputError where fewer directions vary.
+    adds up in an order that depends on the number of threads. Raises InapplicableError where fewer directions vary, or
+    there are fewer samples.
     """
     from sklearn.mixture import GaussianMixture
 
-    whitening = _whitening(z - z.mean(0))
+    whitening = _whitening(z - z.mean(0), z)
     if principal > whitening.shape[1]:
-        expected = f"at most {whitening.shape[1]}, the directions that vary"
-        raise InputError("params.yaml", "detectors.gmm_principal", principal, expected)
+        varying = f"{whitening.shape[1]} directions of the features vary"
+        raise InapplicableError(f"detectors.gmm_principal is {principal}, and {varying}")
     if components > len(z):
-        raise InputError("params.yaml", "detectors.gmm_components", components, f"at most {len(z)}, the images of fit")
+        raise InapplicableError(f"detectors.gmm_components is {components}, and fit has {len(z)} images")
     whitening = whitening[:, :principal]
     y, centre = (z - z.mean(0)) @ whitening, z.mean(0) @ whitening
-    found = GaussianMixture(components, reg_covar=RIDGE, init_params="k-means++", random_state=seed).fit(y.numpy())
+    mixed = GaussianMixture(components, reg_covar=RIDGE, init_params="k-means++", random_state=seed)
+    found = mixed.fit(y.numpy())
     means, covariances, weights = map(torch.as_tensor, (found.means_, found.covariances_, found.weights_))
     return _state(whitening, means + centre, covariances, weights)
 
@@ -91,26 +118,38 @@ def nll(state: State, z: Tensor) -> Tensor:
     return -torch.logsumexp(state["log_weights"] - squared_distances(state, z) / 2, dim=1)
 
 
-def _by_class(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return means (c, d), features minus the mean of their class (n, d), and the class's position (n,)."""
-    classes, index, counts = labels.unique(return_inverse=True, return_counts=True)
-    if counts.min() < 2:
-        label = int(classes[counts.argmin()])
-        raise InputError("features", f"images of class {label}", int(counts.min()), "at least 2, for a covariance")
-    means = torch.zeros(len(classes), z.shape[1], dtype=z.dtype).index_add_(0, index, z) / counts[:, None]
+def _by_class(z: Tensor, labels: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return means (c, d), features minus the mean of their class (n, d), and the class's position (n,).
+
+    A class below ``classes`` that has no label has the mean of all.
+    """
+    found, index = labels.unique(return_inverse=True)
+    number, index = (len(found), index) if classes is None else (classes, labels)
+    counts = index.bincount(minlength=number)[:, None]
+    sums = torch.zeros(number, z.shape[1], dtype=z.dtype).index_add_(0, index, z)
+    means = torch.where(counts > 0, sums / counts, z.mean(0))
     return means, z - means[index], index
+
+
+def _shrunk(y: Tensor) -> Tensor:
+    """Return the covariance (m, m) of centred samples (n, m) of a class, shrunk as ``of_classes`` says."""
+    from sklearn.covariance import ledoit_wolf
+
+    within = torch.eye(y.shape[1], dtype=y.dtype)
+    if len(y) < FEW or not y.shape[1]:
+        return within
+    covariance = torch.as_tensor(ledoit_wolf(y.numpy(), assume_centered=True)[0])
+    return covariance if torch.linalg.eigvalsh(covariance)[0] > VARIES else within
 
 
 def _covariance(centred: Tensor) -> Tensor:
     return centred.T @ centred / len(centred)  # of maximum likelihood, as in the papers
 
 
-def _whitening(centred: Tensor) -> Tensor:
-    """Return W (d, m), orthogonal columns by falling variance, with W^T Sigma W = I."""
+def _whitening(centred: Tensor, z: Tensor) -> Tensor:
+    """Return W (d, m), orthogonal columns by falling variance, with W^T Sigma W = I; ``centred`` are z minus means."""
     variances, vectors = torch.linalg.eigh(_covariance(centred))
-    vary = variances > VARIES * variances[-1]
-    if variances[-1] <= 0 or not vary.any():
-        raise InputError("features", "variance", 0.0, "features that vary")
+    vary = variances > max(VARIES * float(variances[-1]), RESOLVED * float(z.square().sum(1).mean()))
     return (vectors[:, vary] / variances[vary].sqrt()).flip(1)
 
 

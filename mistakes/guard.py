@@ -12,7 +12,8 @@ Let y be the class that the classifier predicts. Each part is a score, and becom
 guard = max over parts of log(share / p): Bonferroni's minimum with alpha divided into shares (Genovese et al. 2006). No
 label of a training image is used. The p-values only make parts comparable; that a share alpha of successes is flagged
 is due to the calibration of the guard itself on cal, which no part has seen. Without early features (outputs given as
-files) confidence and density are left, and their shares are scaled to 1 in all.
+files) confidence and density are left, and their shares are scaled to 1 in all. A class that is predicted for few
+images of fit, or for none, has the covariance of all (module gaussians).
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from mistakes.tail import Tail
 
 PARTS = ("confidence", "probe", "evidence", "early_density", "density")
 LAST = ("confidence", "density")  # the parts that are left where there are no early features
+FARTHEST = 1e15  # standard deviations that the probe tells apart; sums of more would leave float32
 _ROWS = 1000  # scored at once
 
 
@@ -98,7 +100,8 @@ class Guard(nn.Module):
         return {} if self.widths else dict(zip(self.names, self.shares.tolist(), strict=True))
 
     def _probe(self, early: Sequence[Tensor]) -> Tensor:
-        return self.probe((torch.cat(tuple(early), dim=1) - self.centre) / self.scale).double()
+        x = (torch.cat(tuple(early), dim=1) - self.centre) / self.scale
+        return self.probe(x.clamp(-FARTHEST, FARTHEST)).double()
 
     def _by_block(self, early: Sequence[Tensor], predicted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return -log p(y | block) and -log p(block) of each block, nats."""
@@ -139,14 +142,17 @@ def fit(early: Sequence[Array], logits: Array, reference: tuple[Sequence[Array],
     """Fit on early features (n, m_i) and logits (n, k) of fit.
 
     reference : early features, logits and log p(z) of correctly classified images of val, whose p-values make the parts
-    comparable. Raises InputError where a predicted class is too rare for a covariance.
+    comparable. Raises InputError where there are none.
     """
+    if not len(reference[1]):
+        raise InputError("val", "no input is classified correctly, so nothing makes the parts of the guard comparable")
     predicted = torch.as_tensor(logits.argmax(1))
     guard = Guard([part.shape[1] for part in early], settings.hidden, logits.shape[1])
     if guard.widths:
         whole = torch.cat([torch.as_tensor(part.copy()) for part in early], dim=1)
         guard.centre, guard.scale = whole.mean(0), whole.std(0).clamp(min=1e-6)
-        guard.gaussians = [_gaussians(torch.as_tensor(p.copy()).double(), predicted, guard.classes) for p in early]
+        blocks = [torch.as_tensor(part.copy()).double() for part in early]
+        guard.gaussians = [gaussians.of_classes(block, predicted, guard.classes) for block in blocks]
         _learn(guard, (whole - guard.centre) / guard.scale, predicted, settings)
     guard.shares = torch.tensor([settings.shares[name] for name in guard.names], dtype=torch.double)
     guard.shares = guard.shares if guard.widths else guard.shares / guard.shares.sum()
@@ -164,12 +170,6 @@ def fit(early: Sequence[Array], logits: Array, reference: tuple[Sequence[Array],
 def _fit(tail: nn.Module, scores: Tensor) -> None:
     assert isinstance(tail, Tail)
     tail.fit(scores)
-
-
-def _gaussians(block: Tensor, predicted: Tensor, classes: int) -> gaussians.State:
-    if len(predicted.unique()) < classes:
-        raise InputError("classifier", "classes predicted on fit", len(predicted.unique()), f"all {classes}")
-    return gaussians.of_classes(block, predicted)
 
 
 def _learn(guard: Guard, x: Tensor, predicted: Tensor, s: Settings) -> None:

@@ -186,7 +186,7 @@ def _second(kind: str, sample: Sample, confidence: float) -> dict[str, Any]:
     if kind == "permutation_within_confidence_bins":
         return _added_value(sample, confidence)
     if kind == "permutation_paired":
-        p = stats.wilcoxon(f, s, alternative="greater").pvalue
+        p = stats.wilcoxon(f, s, alternative="greater").pvalue if (f != s).any() else 1.0  # of nothing scipy's is NaN
         return {"p_second": float(p)} | _shift(*effects.hodges_lehmann_paired(f - s, confidence))
     shift = _shift(*effects.hodges_lehmann(f, s, confidence))
     if kind == "cochran_armitage":
@@ -223,7 +223,7 @@ def _trend_effects(sample: Sample, confidence: float) -> dict[str, float | None]
 
 
 def adjusted(results: list[Result], alpha: float, smallest_a12: float) -> pd.DataFrame:
-    """Return a row per result with what follows from it and from its family.
+    """Return a row per result with what follows from it and from its family; no row of no results.
 
     p_holm and p_bh: Holm and Benjamini-Hochberg over the family. cliffs_delta: 2 A12 - 1, with its interval. power:
     of the Mann-Whitney test against A12 = ``smallest_a12`` at the family's Bonferroni level, ``alpha`` over its size;
@@ -231,6 +231,8 @@ def adjusted(results: list[Result], alpha: float, smallest_a12: float) -> pd.Dat
     """
     from statsmodels.stats.multitest import multipletests
 
+    if not results:
+        return pd.DataFrame()
     table = pd.DataFrame([asdict(result) for result in results])
     for method, column in (("holm", "p_holm"), ("fdr_bh", "p_bh")):
         table[column] = table.groupby("family")["p"].transform(lambda p, m=method: multipletests(p, method=m)[1])

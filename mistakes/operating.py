@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mistakes.detection import Settings, sets, share, successes
+from mistakes.detection import Settings, evaluated, share, successes
 
 SHIFT = ("error_rate", "flagged", "accuracy_unflagged", "errors_caught")
 
@@ -65,15 +65,19 @@ def false_alarms(
 
 
 def flagged(table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], confidence: float) -> pd.DataFrame:
-    """Return source, set, score, alpha, n, flagged (share of the set's failures) and its exact interval."""
+    """Return source, set, score, alpha, n, flagged (share of the set's failures) and its exact interval.
+
+    A row per score and alpha of each set that is evaluated.
+    """
     rows = [
         {"source": source, "set": name, "score": score, "alpha": alpha, "n": len(part)}
         | share("flagged", part[f"p_{score}"].to_numpy() <= alpha, confidence)
-        for (source, name), part in sets(table).items()
+        for (source, name), part in evaluated(table).items()
         for score in scores
         for alpha in alphas
     ]
-    return pd.DataFrame(rows)
+    columns = ["source", "set", "score", "alpha", "n", "flagged", "flagged_low", "flagged_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def undetected(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:

@@ -39,7 +39,10 @@ PLAIN = {"mistakes": "wrong answers", "adversarial": "successful attacks", "ood"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the report shows of one classifier: the outputs of scores, flow, guard, tests, detection, adaptive."""
+    """What the report shows of one classifier: the outputs of scores, flow, guard, tests, detection, adaptive.
+
+    left_out : the baselines that are not applicable, with the reason.
+    """
 
     name: str
     scores: pd.DataFrame
@@ -51,6 +54,7 @@ class Evidence:
     adaptive: pd.DataFrame
     tables: dict[str, pd.DataFrame]  # of stage detection, by the names of its files
     warnings: list[str]  # sentences of the stages that this classifier went through
+    left_out: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,15 @@ def render(evidence: list[Evidence], inputs: Inputs, alpha: float, confidence: f
     )  # fmt: skip
 
 
+def left_out(metrics: dict[str, Any]) -> dict[str, str]:
+    """Return the baselines that are not applicable, with the reason, from the metrics of stage detectors."""
+    start = "not_applicable."
+    return {key.removeprefix(start): why for key, why in metrics.items() if key.startswith(start)}
+
+
 def percent(share: float) -> str:
-    """Return a share as a percentage with one decimal."""
-    return f"{100 * share:.1f} %"
+    """Return a share as a percentage with one decimal; a share of nothing, NaN, as a dash."""
+    return "–" if np.isnan(share) else f"{100 * share:.1f} %"
 
 
 def p_value(p: float) -> str:
@@ -123,13 +133,14 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
         "against": list(tables["differences"].query("source == 'macro'")["against"].unique()),
         "undetected": _undetected(tables["undetected"], one.adaptive, list(macro["score"])),
         "mixtures": _mixtures(tables["mixtures"]),
-        "heat": plots.heat(tables["heat"], TITLES),
-        "differences": plots.differences(tables["differences"], "guard", TITLES),
+        "heat": plots.heat(tables["heat"], TITLES) if len(detection) else None,
+        "differences": plots.differences(tables["differences"], "guard", TITLES) if len(detection) else None,
         "shift": plots.shift(tables["shift"], "guard") if len(tables["shift"]) else None,
         "histogram": plots.histograms(tables["histogram"], groups),
         "deciles": plots.deciles(tables["deciles"]),
         "extremes": tables["deciles"].iloc[[0, -1]].to_dict("records"),
-        "roc": plots.roc(tables["roc"]),
+        "roc": plots.roc(tables["roc"]) if len(detection) else None,
+        "left_out": one.left_out,
         "gallery": _gallery(one.scores, inputs, gallery),
         "sources": [source for source in SOURCES if source in set(detection["source"])],
         "shares": {key[12:]: value for key, value in one.scores_metrics.items() if key.startswith("guard_share.")},
@@ -140,16 +151,14 @@ def _operating(flagged: pd.DataFrame, alarms: pd.DataFrame, score: str) -> dict[
     """Return, for one score, flagged shares by set and by source, and false alarms, at every alpha."""
     mine = flagged[flagged["score"] == score]
     shares = mine.groupby(["source", "alpha"], sort=False)["flagged"].mean()
-    alphas = sorted(mine["alpha"].unique())
+    alphas = sorted(alarms["alpha"].unique())
     return {
         "alphas": alphas,
         "sets": [
             {"source": source, "set": name, "n": int(part["n"].iloc[0]), "at": part.set_index("alpha").to_dict("index")}
             for (source, name), part in mine.groupby(["source", "set"], sort=False)
         ],
-        "sources": {
-            source: {a: shares[source, a] for a in sorted(mine["alpha"].unique())} for source, _ in shares.index
-        },
+        "sources": {source: {a: shares[source, a] for a in alphas} for source, _ in shares.index},
         "alarms": alarms[alarms["score"] == score].set_index("alpha").to_dict("index"),
     }
 

@@ -13,7 +13,7 @@ from scipy.special import xlog1py
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mistakes.artifacts import Array
-from mistakes.detection import sets
+from mistakes.detection import evaluated
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,12 @@ def weigh(table: pd.DataFrame, share: float) -> pd.Series:
 
     The rest are all clean test images, equally. Of the share, adversarial images (successful attacks) and OOD images
     have half each, or one has all where there is no other; within a source all sets weigh the same. Weights, not
-    copies, so nothing is drawn. Empty where there is nothing to make the share of.
+    copies, so nothing is drawn. Sets that are not evaluated are left out. Empty where there is nothing to make the
+    share of.
     """
     clean = table.index[table["source"] == "id"]
     weights = [pd.Series((1 - share) / len(clean), clean)]
-    foreign = {key: part.index for key, part in sets(table).items() if key[0] != "mistakes"}
+    foreign = {key: part.index for key, part in evaluated(table).items() if key[0] != "mistakes"}
     if share > 0 and not foreign:
         return pd.Series(dtype=float)
     sources = [source for source, _ in foreign]
@@ -95,4 +96,5 @@ def mixtures(table: pd.DataFrame, scores: tuple[str, ...], shares: Mapping[str, 
                 "aupr": average_precision_score(failures, values, sample_weight=w),
                 "flagged": every, "precision": caught / every if every else np.nan,
             })  # fmt: skip
-    return pd.DataFrame(rows)
+    columns = "mixture foreign prevalence score aurc e_aurc augrc auroc aupr flagged precision"
+    return pd.DataFrame(rows, columns=columns.split())

@@ -1,7 +1,7 @@
 """Every score of every input. Higher = more anomalous, for all of them, fixed a priori."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,8 @@ class Detectors:
     baselines: Baselines
     guard: Guard
 
-    def score(self, batch: Batch) -> dict[str, Array]:
-        """Return the scores NAMES, float64 (n,), of a batch of n inputs.
+    def score(self, batch: Batch, where: str = "scores") -> dict[str, Array]:
+        """Return the scores NAMES, float64 (n,), of a batch of n inputs, which ``where`` names in errors.
 
         guard : module guard. log_density : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)), nats. The rest:
         module baselines. Raises InputError, naming score and row, where one is NaN or infinite.
@@ -46,7 +46,7 @@ class Detectors:
         for name, values in scores.items():
             if not np.isfinite(values).all():
                 row = int(np.isfinite(values).argmin())
-                raise InputError("scores", f"{name} of row {row}", float(values[row]), "a finite number")
+                raise InputError(where, f"{name} of row {row}", float(values[row]), "a finite number")
         return scores
 
     def to(self, device: torch.device) -> "Detectors":
@@ -55,6 +55,13 @@ class Detectors:
         guard.gaussians = [{key: tensor.to(device) for key, tensor in state.items()} for state in guard.gaussians]
         fitted = copy.deepcopy(self.density).to(device).requires_grad_(False)
         return Detectors(fitted, self.baselines.to(device), guard)
+
+    def applicable(self, names: Sequence[str], warn: Callable[[str], None]) -> list[str]:
+        """Return ``names`` of scores to be attacked without the baselines that were left out, and warn of those."""
+        left_out = self.baselines.left_out
+        for name in (name for name in names if name in left_out):
+            warn(f"the baseline {name} is not applicable and not attacked: {left_out[name]}")
+        return [name for name in names if name not in left_out]
 
     def differentiable(self, name: str) -> Callable[[Outputs], Tensor]:
         """Return the score ``name`` as a function of a classifier's outputs, float64 (n,), with its gradient.

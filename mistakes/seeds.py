@@ -23,8 +23,10 @@ def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings
     tables : the score table of each training. The intervals resample trainings and images (a crossed percentile
     bootstrap: one resample of images holds for all trainings, which are judged on the same ones); with three trainings
     they cannot show more spread than the three have. _sd is the standard deviation over trainings (n - 1). Also
-    false_alarms, the mean share of correct test images flagged at alpha.
+    false_alarms, the mean share of correct test images flagged at alpha. Scores that a training lacks, such as a
+    baseline that did not apply, are left out.
     """
+    scores = tuple(score for score in scores if all(score in table.columns for table in tables.values()))
     plain: dict[str, list[dict[str, float]]] = {score: [] for score in scores}
     resampled: dict[str, list[np.ndarray]] = {score: [] for score in scores}
     columns = columns_of(tables)
@@ -61,7 +63,11 @@ def markdown(table: pd.DataFrame, trainings: int, confidence: float) -> str:
     last = f"SD of macro over {trainings} trainings | false alarms"
     lines = [f"| score | {' | '.join(titles)} | {last} |", f"|{'---|' * (len(columns) + 3)}"]
     for row in table.to_dict("records"):
-        cells = [f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})" for c in columns]
-        last = f"{row['macro_sd']:.3f} | {100 * row['false_alarms']:.1f} %"
+        cells = [
+            f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})" if np.isfinite(row[c]) else "–"
+            for c in columns
+        ]
+        spread = f"{row['macro_sd']:.3f}" if np.isfinite(row["macro_sd"]) else "–"
+        last = f"{spread} | {100 * row['false_alarms']:.1f} %"
         lines.append(f"| {row['score'].replace('_', '-')} | {' | '.join(cells)} | {last} |")
     return "\n".join(lines) + "\n"

@@ -12,7 +12,8 @@ LEVEL = 0.05  # Holm p at which it counts a hypothesis as shown
 
 def markdown(data: Path, name: str) -> str:
     """Return classifier ``name``'s results as Markdown tables. Raises InputError where a metrics.json is missing."""
-    return evidence(data, name) + "\n" + _detection(load_json(data / "detection" / name / "metrics.json"))
+    detection, detectors = (load_json(data / stage / name / "metrics.json") for stage in ("detection", "detectors"))
+    return evidence(data, name) + "\n" + _detection(detection) + _not_applicable(detectors)
 
 
 def evidence(data: Path, name: str) -> str:
@@ -62,6 +63,15 @@ def _detection(metrics: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _not_applicable(metrics: dict[str, Any]) -> str:
+    """Return a row of ``_detection`` for each baseline that stage detectors left out."""
+    start = "not_applicable."
+    left_out = {key.removeprefix(start): why for key, why in metrics.items() if key.startswith(start)}
+    return "".join(
+        f"| {score.replace('_', '-')} | not applicable: {why} | | | | |\n" for score, why in left_out.items()
+    )
+
+
 def _score(metrics: dict[str, Any], score: str) -> str:
     cells = [score.replace("_", "-")]
     for source in SOURCES:
@@ -90,6 +100,9 @@ def comparison(data: Path, names: list[str]) -> str:
         of = {s: load_json(data / s / name / "metrics.json") for s in ("scores", "hypotheses", "detection")}
         tested.append(f"| {name} | {100 * of['scores']['accuracy_test']:.2f} % | {_side(of['hypotheses'])} |")
         macro = {k.removeprefix("macro_auroc."): v for k, v in of["detection"].items() if k.startswith("macro_auroc.")}
+        if not macro:
+            detected.append(f"| {name} | no set has enough failures to be evaluated | | | | | |")
+            continue
         best = max((score for score in macro if score not in (*BESIDE, "joint")), key=lambda score: macro[score])
         detected += [f"| {name} | {_score(of['detection'], score)} |" for score in (*BESIDE, best)]
     return "\n".join(tested) + "\n\n" + "\n".join(detected) + "\n"

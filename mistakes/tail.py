@@ -36,7 +36,8 @@ class Tail(nn.Module):
         x = scores.double().numpy()
         p = np.geomspace(1, BEYOND, KNOTS)
         knots = np.quantile(x, 1 - p)
-        unit = max(knots[-1] - knots[0], 1e-9)
+        # scores that do not differ still get a unit that float64 resolves beside them
+        unit = max(knots[-1] - knots[0], 1e-9, 1e-5 * float(np.abs(knots).max()))
         self.knots = torch.as_tensor(knots + 1e-9 * unit * np.arange(KNOTS))
         self.surprises = torch.as_tensor(-np.log(p))
         excess = x[x > knots[-1]] - knots[-1]

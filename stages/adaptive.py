@@ -31,7 +31,7 @@ def main(
         return given.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS, models.NO_GRADIENT)
     extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
     detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
-    attacked = detectors.to(device)
+    attacked, targets = detectors.to(device), detectors.applicable(section.detectors, run.warn)
     calibrated = load_table(calibration)
     size, seed = section.batch_size, section.seed
     origin = np.sort(attacks.initially_correct(model, images, labels, section.images, seed, device, size))
@@ -49,7 +49,7 @@ def main(
         settings = adaptive.Settings(eps, section.steps, section.lambdas, section.restarts, size, seed)
         plain = {"eps": eps, "eps_iter": 2.5 * eps / section.steps, "nb_iter": section.steps}
         made = {"none": attacks.run(model, x, y, "LinfPGDAttack", "linf", plain, seed, device, size).images}
-        for name in section.detectors:
+        for name in targets:
             target = adaptive.target(extractor, attacked.differentiable(name))
             known = calibrated[name].to_numpy()
             made[name] = adaptive.attack(target, known, section.alpha, x, y, settings, device).images

@@ -26,21 +26,21 @@ def named(table: pd.DataFrame, columns: Iterable[str], *keys: str) -> dict[str, 
 def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float]:
     """Write tables and curves, all CSV; what each holds stands with the function that makes it."""
     section, everyone = run.params.detection, run.params.detectors.calibration == "all"
-    calibrated = len(load_table(calibration))
-    conformal.require(section.alpha, calibrated)
+    n_cal = len(load_table(calibration))
+    conformal.require(section.alpha, n_cal)
     settings = detection.Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
     inputs = load_table(table)
     scores = tuple(column.removeprefix("p_") for column in inputs.columns if column.startswith("p_"))
     found = detection.evaluate(inputs, scores, settings)
+    for sentence in detection.left_out(inputs):
+        run.warn(sentence)
     written: dict[str, pd.DataFrame] = {
         "detection": found.sets,
         "macro": found.macro,
         "heat": detection.heat(found.sets),
         "differences": delong.differences(inputs, found, settings),
         "mixtures": risk.mixtures(inputs, scores, section.mixtures, section.alpha),
-        "false_alarms": operating.false_alarms(
-            inputs, scores, section.alphas, calibrated, section.confidence, everyone
-        ),
+        "false_alarms": operating.false_alarms(inputs, scores, section.alphas, n_cal, section.confidence, everyone),
         "flagged": operating.flagged(inputs, scores, section.alphas, section.confidence),
         "undetected": operating.undetected(inputs, scores, settings),
         "shift": operating.shift(inputs, scores, settings),

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
-from mistakes import baselines, density, features, labels, scores
+import torch
+
+from mistakes import baselines, density, features, gaussians, labels, scores
 from mistakes import guard as guards
-from mistakes.artifacts import load_arrays, save_table
+from mistakes.artifacts import load_arrays, load_json, save_table
+from mistakes.errors import InputError
 from mistakes.stage import Run, stage
 
 
 @stage
-def main(run: Run, fit: Path, val: Path, cal: Path, flow: Path, out: Path) -> dict[str, float]:
+def main(run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, out: Path) -> dict[str, float | str]:
     """Write out/{baselines,guard}.safetensors and out/calibration.parquet, a row per image of cal that calibrates.
 
     Baselines that need labels of fit get those that the classifier had, and its predictions for all other images.
@@ -24,6 +27,11 @@ def main(run: Run, fit: Path, val: Path, cal: Path, flow: Path, out: Path) -> di
     )
     run.note(**{f"cost.{key}": value for key, value in costs.items()})
     baselines.save(fitted, out / "baselines.safetensors")
+    for name, reason in fitted.left_out.items():
+        run.warn(f"the baseline {name} is not applicable and left out: {reason}")
+    for which, of in (("labelled", labels_fit), ("predicted", training.logits.argmax(1))):
+        for sentence in gaussians.rare(torch.as_tensor(of.copy()), load_json(classes), which):
+            run.warn(sentence)
 
     flow_density = density.load(flow)
     everyone = run.params.detectors.calibration == "all"  # then no label of val or cal is looked at
@@ -38,8 +46,11 @@ def main(run: Run, fit: Path, val: Path, cal: Path, flow: Path, out: Path) -> di
     found = scores.Detectors(flow_density, fitted, guard).score(calibration)
     table = scores.table(found, calibration.logits, truth)
     calibrating = table[table["correct"] | everyone].reset_index(drop=True)
+    if not len(calibrating):
+        raise InputError(cal, f"none of {len(table)} images is classified correctly, so nothing calibrates a score")
     save_table(out / "calibration.parquet", calibrating)
-    counts: dict[str, float] = {"n_cal": len(table), "n_cal_correct": int(table["correct"].sum())}
+    counts: dict[str, float | str] = {"n_cal": len(table), "n_cal_correct": int(table["correct"].sum())}
+    counts |= {f"not_applicable.{name}": reason for name, reason in fitted.left_out.items()}
     return counts | {"n_calibrating": len(calibrating), "n_val_used": int(right.sum())}
 
 

@@ -45,6 +45,7 @@ def main(
             load_csv(adaptive / name / "adaptive.csv"),
             {table: load_csv(detection / name / f"{table}.csv") for table in TABLES},
             [sentence for folder in stages for sentence in load_json(folder / name / "warnings.json")],
+            report.left_out(load_json(detectors / name / "metrics.json")),
         )
         for name in run.params.classifiers
     ]

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import baselines, conformal, density, features, given, models, scores
+from mistakes import baselines, conformal, density, detection, features, given, models, scores
 from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_table
+from mistakes.errors import InputError
 from mistakes.stage import Run, stage
 
 
@@ -23,7 +24,7 @@ def main(
     calibrated = load_table(calibration)
 
     def rows(source: str, name: str, batch: features.Batch, labels: np.ndarray, index: np.ndarray) -> pd.DataFrame:
-        found = detectors.score(batch)
+        found = detectors.score(batch, f"{source} inputs of {name}")
         part = scores.table(found, batch.logits, labels)
         for score in found:
             part[f"p_{score}"] = conformal.p_values(calibrated[score].to_numpy(), part[score].to_numpy())
@@ -34,6 +35,10 @@ def main(
 
     stored, (labels,), (labels_fit,) = features.load(test), load_arrays(test, "labels"), load_arrays(fit, "labels")
     parts = [rows("id", "test", stored, labels, np.arange(len(labels)))]
+    right = int(parts[0]["correct"].sum())
+    if right < detection.LEAST:
+        least = f"at least {detection.LEAST}, which failures are compared with (labels in the order of the logits?)"
+        raise InputError(test, f"{right} of {len(labels)} images are classified correctly, expected {least}")
     some = np.sort(np.random.default_rng(0).permutation(len(labels_fit))[: len(labels)])  # as many as in test
     parts.append(rows("fit", "fit", features.load(fit).take(some), labels_fit[some], some))
     for source, root in (("adversarial", adversarial), ("shifted", corruptions)):

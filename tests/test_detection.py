@@ -374,6 +374,85 @@ def test_shift_compares_with_the_clean_originals(table) -> None:
     assert operating.shift(table.query("source == 'id'"), SCORES, SETTINGS).columns.equals(found.columns)
 
 
+# few failures
+
+
+def with_failures(table: pd.DataFrame, source: str, name: str, number: int) -> pd.DataFrame:
+    """Return the table with ``number`` failures left in a set; the others there are successes, or OOD inputs gone."""
+    here = (table["source"] == source) & (table["set"] == name)
+    failed = table.index[here & ~table["correct"]]
+    if source == "ood":
+        return table.drop(failed[number:])
+    return table.assign(correct=table["correct"].mask(table.index.isin(failed[number:]), True).astype(bool))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("source", "name", "words"),
+    [("id", "test", "the test images"), ("adversarial", "b", "the attack b"), ("ood", "near", "the OOD set near")],
+)
+def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(table, source, name, words, number) -> None:
+    few = with_failures(table, source, name, number)
+    found = detection.evaluate(few, SCORES, SETTINGS)
+    key, shown = ("mistakes" if source == "id" else source, name), number >= detection.LEAST
+    for part in (
+        found.sets, delong.differences(few, found, SETTINGS), operating.flagged(few, SCORES, [0.1], 0.95)
+    ):  # fmt: skip
+        assert (key in set(zip(part["source"], part["set"], strict=True))) == shown
+    assert (("mistakes" if source == "id" else name) in set(detection.histograms(few)["group"])) == shown
+    sources = {"mistakes", "adversarial", "ood"} - ({"mistakes"} if source == "id" and not shown else set())
+    assert set(detection.roc_curves(few, "msp")["source"]) == sources
+    said = detection.left_out(few)
+    if shown or (source == "ood" and not number):  # of an OOD set without an image there is no row at all
+        assert said == []
+    else:
+        assert len(said) == 1
+        assert said[0].startswith(f"{words} gave {number} failure")
+    mixed = risk.mixtures(few, SCORES, {"ten": 0.1}, 0.1)
+    assert np.isfinite(mixed.drop(columns=["mixture", "score", "precision"]).to_numpy(float)).all()
+
+
+def test_without_a_set_that_can_be_evaluated_every_table_is_empty_with_its_columns(table, evaluation) -> None:
+    clean = table.query("source == 'id'").assign(correct=True)
+    found = detection.evaluate(clean, SCORES, SETTINGS)
+    assert found.sets.empty
+    assert set(found.sets) == set(evaluation.sets)
+    assert found.macro["macro_auroc"].isna().all()
+    assert found.macro["score"].tolist() == list(SCORES)
+    pairs = [
+        (delong.differences(clean, found, SETTINGS), delong.differences(table, evaluation, SETTINGS)),
+        (operating.flagged(clean, SCORES, [0.1], 0.95), operating.flagged(table, SCORES, [0.1], 0.95)),
+        (risk.mixtures(clean, SCORES, {"a": 0.0}, 0.1), risk.mixtures(table, SCORES, {"a": 0.0}, 0.1)),
+        (detection.roc_curves(clean, "msp"), detection.roc_curves(table, "msp")),
+        (detection.heat(found.sets), detection.heat(evaluation.sets)),
+    ]
+    for empty, full in pairs:
+        assert empty.empty
+        assert list(empty) == list(full)
+    assert set(detection.histograms(clean)["group"]) == {"correct"}
+    mean = seeds.across({"x": clean, "y": clean}, SCORES, SETTINGS)
+    assert set(mean["score"]) == set(SCORES)
+    assert "nan" not in seeds.markdown(mean, 2, 0.95)
+
+
+def test_scores_that_all_tie_tell_nothing_and_are_finite(table) -> None:
+    tied = table.assign(**dict.fromkeys([*SCORES, *(f"p_{score}" for score in SCORES)], 0.5))
+    found = detection.evaluate(tied, SCORES, SETTINGS)
+    assert (found.sets[["auroc", "auroc_low", "auroc_high"]] == 0.5).all(axis=None)
+    assert (delong.differences(tied, found, SETTINGS)["difference"] == 0).all()
+    assert np.isfinite(detection.histograms(tied)["share"]).all()
+    assert detection.histograms(tied).groupby("group")["share"].sum().to_numpy() == pytest.approx(1)
+    assert np.isfinite(detection.roc_curves(tied, "msp")["tpr"]).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 10, 11])
+def test_few_test_images_have_fewer_deciles(table, n: int) -> None:
+    found = detection.deciles(table.query("source == 'id'").iloc[:n], 0.95)
+    assert found["n"].sum() == n
+    assert len(found) == min(n, 10)
+    assert np.isfinite(found).all(axis=None)
+
+
 # corruptions and held-out classes
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mistakes import conformal, detection, guard, seeds
+from mistakes import compare, conformal, detection, guard, seeds
 from mistakes.errors import InputError
 from mistakes.tail import BEYOND, Tail
 
@@ -44,10 +44,11 @@ def test_tail_is_the_empirical_p_value_and_goes_on_beyond_it(rng: np.random.Gene
 
 
 def test_tail_of_ties_and_of_a_constant_is_finite() -> None:
-    for scores in (np.repeat([0.0, 1.0], [95, 5]), np.zeros(30), np.arange(2.0)):
+    constants = [np.full(n, value) for value in (7.3, -1e4, 1e12) for n in (1, 30)]
+    for scores in (np.repeat([0.0, 1.0], [95, 5]), np.zeros(30), np.arange(2.0), *constants):
         tail = Tail()
         tail.fit(torch.as_tensor(scores))
-        found = tail(torch.tensor([-1.0, 0.0, 0.5, 1.0, 1e6]))
+        found = tail(torch.tensor([-1e6, scores[0], scores[-1], scores[-1] + 1, 1e15], dtype=torch.double))
         assert torch.isfinite(found).all()
         assert (found.diff() >= 0).all()
         assert found[-1] > -np.log(BEYOND)
@@ -122,11 +123,42 @@ def test_one_seed_gives_one_guard_and_saving_keeps_it(fitted: guard.Guard, tmp_p
         guard.load(tmp_path / "0.safetensors")
 
 
-def test_a_class_that_is_never_predicted_is_refused(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_class_that_is_hardly_predicted_on_fit_is_scored_all_the_same(left: int, rng, tmp_path) -> None:
+    early, logits, _ = inputs(1000, rng)
+    rare = np.flatnonzero(logits.argmax(1) == 2)[left:]
+    logits[rare, 2] = -9
+    guard.save(guard.fit(early, logits, inputs(300, rng), SETTINGS), tmp_path / "g")
+    one = guard.load(tmp_path / "g")
+    new = inputs(300, rng)
+    found = one.score(*new)
+    assert np.isfinite(found).all()
+    predicted = new[1].argmax(1)
+    assert found[predicted == 2].mean() > found[predicted < 2].mean()  # nothing like it was seen
+
+
+def test_a_classifier_that_predicts_one_class_alone_has_a_guard(rng: np.random.Generator) -> None:
     early, logits, _ = inputs(300, rng)
-    logits[:, 2] = -9
-    with pytest.raises(InputError, match="classes predicted on fit is 2, expected all 3"):
-        guard.fit(early, logits, inputs(100, rng), SETTINGS)
+    logits[:, 1:] = -9
+    one = guard.fit(early, logits, inputs(100, rng), SETTINGS)
+    assert np.isfinite(one.score(*inputs(100, rng))).all()
+
+
+def test_a_block_that_never_varies_and_inputs_beyond_all_bounds_are_finite(rng: np.random.Generator, tmp_path) -> None:
+    early, logits, _ = inputs(300, rng)
+    reference = inputs(100, rng)
+    for part in (early[0], reference[0][0]):
+        part[:] = 0.1
+    guard.save(guard.fit(early, logits, reference, SETTINGS), tmp_path / "g")
+    new = inputs(100, rng)
+    new[0][0][3], new[0][1][4] = 1e30, -1e30
+    assert np.isfinite(guard.load(tmp_path / "g").score(*new)).all()
+
+
+def test_without_a_correct_input_of_val_there_is_no_guard(rng: np.random.Generator) -> None:
+    early, logits, _ = inputs(300, rng)
+    with pytest.raises(InputError, match="val: no input is classified correctly"):
+        guard.fit(early, logits, ([part[:0] for part in early], logits[:0], np.zeros(0)), SETTINGS)
 
 
 # several trainings
@@ -155,3 +187,25 @@ def test_averages_over_trainings(rng: np.random.Generator) -> None:
     assert found["macro_high"] - found["macro_low"] > 1.5 * (alone["macro_high"] - alone["macro_low"])
     assert found["macro_low"] < found["macro"] < found["macro_high"]
     assert "| a | " in seeds.markdown(pd.DataFrame([found]), 3, 0.95)
+
+
+def test_trainings_that_lack_a_baseline_are_compared_by_the_others(rng: np.random.Generator) -> None:
+    settings = detection.Settings(0.05, 20, 0.95, 0)
+    more, less = scored(rng, 1.0), scored(rng, 1.0)
+    more = more.assign(b=more["a"] + 1, p_b=more["p_a"])
+    for tables in ({"x": more, "y": less}, {"x": less, "y": more}):
+        assert seeds.across(tables, ("a", "b"), settings)["score"].tolist() == ["a"]
+
+
+def test_the_best_baseline_of_several_trainings_is_one_that_all_have(rng: np.random.Generator) -> None:
+    settings, columns = detection.Settings(0.05, 20, 0.95, 0), ("guard", "log_density", "msp", "vim")
+    whole = scored(rng, 1.0)
+    whole = whole.assign(**dict.fromkeys(columns[:3], whole["a"]), vim=whole["a"] + 5 * ~whole["correct"])
+    whole = whole.assign(**{f"p_{name}": whole["p_a"] for name in columns})
+    tables = {"x": whole, "y": whole.drop(columns=["vim", "p_vim"])}
+    found = {
+        name: detection.evaluate(table, tuple(c for c in columns if c in table), settings).macro
+        for name, table in tables.items()
+    }
+    lines = compare.compare(tables, found, {"x": [], "y": []}, [("x", "y")], settings).lines
+    assert [(line.names, line.best) for line in lines] == [(("x", "y"), "msp"), (("x",), "vim"), (("y",), "msp")]

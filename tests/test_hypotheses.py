@@ -353,6 +353,56 @@ def test_stage_writes_every_row_and_asks_for_training_images(tmp_path: Path, rng
     refused(done, "scores.parquet", "column source", "of fit")
 
 
+KINDS = [
+    "permutation", "permutation_paired", "permutation_within_predicted_class", "permutation_within_confidence_bins",
+    "cochran_armitage",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [1, 2, 60])
+def test_scores_that_all_tie_are_no_evidence(kind: str, n: int) -> None:
+    side = group(np.full(n, 7.0), msp=np.full(n, -1.0))
+    other = side if kind == "permutation_paired" else group(np.full(80, 7.0), msp=np.full(80, -1.0))
+    found = hypotheses.test("H", "s", "f", kind, Sample(side, other), settings(0))
+    (row,) = hypotheses.adjusted([found], 0.05, 0.56).to_dict("records")
+    json.dumps(row, allow_nan=False)
+    assert (row["n"], row["p"], row["p_second"], row["a12"]) == (n, 1, 1, 0.5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("m", "n"), [(2, 2), (2, 90), (90, 2)])
+def test_two_on_a_side_are_tested(kind: str, m: int, n: int, rng: np.random.Generator) -> None:
+    if kind == "permutation_paired":
+        m = n = min(m, n)
+    sides = [Group(rng.normal(size=k), rng.integers(0, 2, k), -rng.uniform(0.5, 1, k)) for k in (m, n)]
+    found = hypotheses.test("H", "s", "f", kind, Sample(*sides), settings(0))
+    (row,) = hypotheses.adjusted([found], 0.05, 0.56).to_dict("records")
+    json.dumps(row, allow_nan=False)
+    assert 0 < row["p"] <= 1
+    assert 0 < row["p_second"] <= 1
+
+
+def test_nothing_to_test_is_an_empty_table() -> None:
+    none = hypotheses.adjusted([], 0.05, 0.56)
+    assert none.to_dict("records") == []
+    assert hypotheses.markdown(none).count("\n") == 2
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_controls_of_few_are_finite(n: int, rng: np.random.Generator) -> None:
+    one, many = group(rng.normal(size=n)), group(rng.normal(size=40))
+    for failures, successes, train in (
+        (one, many, 40),
+        (many, group(many.scores[:2]), n),
+        (one, group(np.ones(40)), 9),
+    ):
+        found = controls.all_of(
+            Sample(failures, successes), np.ones(train), controls.Settings(20, 19, 20, 0.01, 0)
+        )  # fmt: skip
+        json.dumps([vars(control) for control in found], allow_nan=False)
+
+
 def test_pairs_are_refused_where_there_are_none() -> None:
     old = "{failure: ood, density: lower, test: permutation,"
     with pytest.raises(InputError, match="hypotheses.registered.H3 .*permutation_paired for adversarial only"):

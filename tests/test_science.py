@@ -94,6 +94,79 @@ def test_too_many_components_are_refused(features: np.ndarray, cpu: torch.device
         density.fit(features, features, "maf", "pca", 7, 2, 8, settings, cpu, lambda *_, **__: None)
 
 
+def fit_flow(z: np.ndarray, transform: str, components: int = 1, kind: str = "maf") -> density.Density:
+    settings = density.Optimisation(1, 1, 100, 1e-3, 5.0, 0)
+    nothing = torch.device("cpu"), lambda *_, **__: None
+    return density.fit(z, z, kind, transform, components, 2, 8, settings, *nothing).density
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("transform", ["raw", "pca"])
+def test_one_column_has_a_density(transform: str, sign: float, rng: np.random.Generator, tmp_path) -> None:
+    z = (sign * rng.gamma(3, size=(200, 1))).astype(np.float32)
+    fitted = fit_flow(z, transform)
+    density.save(fitted, tmp_path / "flow.safetensors")
+    found = density.evaluate(density.load(tmp_path / "flow.safetensors").log_prob, z)
+    assert found == pytest.approx(density.evaluate(fitted.log_prob, z), abs=1e-4)
+    gaussian = stats.norm(z.mean(), z.std(ddof=1))
+    assert density.evaluate(fitted.gaussian_log_prob, z) == pytest.approx(gaussian.logpdf(z[:, 0]), abs=1e-3)
+
+
+def test_raw_drops_columns_that_are_constant_at_any_scale(features: np.ndarray) -> None:
+    for constant, scale in ((7.1, 1.0), (0.0, 1e-9), (1e6, 1.0)):
+        z = np.column_stack([scale * features, np.full(len(features), constant, np.float32)]).astype(np.float32)
+        assert fit_flow(z, "raw").form.coordinates == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "transform", "components", "words"),
+    [
+        (lambda z: np.column_stack([z, z]), "raw", 1, "flow.transform is 'raw', expected pca, since only 6 of the 12"),
+        (lambda z: np.column_stack([z, z @ z[:6]]), "raw", 1, "since only 6 of the 12 columns that vary are linearly"),
+        (lambda z: z[:5], "raw", 1, "since only 4 of the 6 columns that vary are linearly independent on 5 rows"),
+        (lambda z: z[:5], "pca", 5, "flow.components is 5, expected at most 4, which vary"),
+        (lambda z: z[:5], "direction_norm", 4, "flow.components is 4, expected at most 3 with the 5 rows"),
+        (lambda z: np.full_like(z, 0.1), "raw", 1, "flow.transform raw has nothing to fit: the features do not vary"),
+        (lambda z: np.full_like(z, 0.1), "pca", 1, "flow.transform pca has nothing to fit"),
+        (lambda z: np.full_like(z, 0.1), "direction_norm", 1, "flow.transform direction_norm has nothing to fit"),
+        (lambda z: 1 + z[:, :1], "direction_norm", 1, "expected pca or raw, since all features have one direction"),
+        (lambda z: (z + 1) / np.linalg.norm(z + 1, axis=1, keepdims=True), "direction_norm", 3, "have one length"),
+        (lambda z: 1e-9 * z, "direction_norm", 3, "have one length .or lengths below 1e-6"),
+        (lambda z: z[:1], "pca", 1, "features: too few rows, 1 to fit the flow to and 1 to stop it by"),
+        (lambda z: z[:0], "raw", 1, "features: too few rows, 0 to fit"),
+        (lambda z: 1e30 * z, "direction_norm", 3, "more than float32 holds"),
+    ],
+)
+def test_features_without_a_density_are_refused(change, transform, components, words, features) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        fit_flow(change(features).astype(np.float32), transform, components)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["realnvp", "spline"])
+def test_one_coordinate_cannot_be_coupled(kind: str, features: np.ndarray) -> None:
+    with pytest.raises(InputError, match=f"flow.kind is '{kind}', expected maf"):
+        fit_flow(features[:, :1], "raw", 1, kind)
+
+
+def test_nearly_dependent_columns_are_fitted(features: np.ndarray, rng: np.random.Generator) -> None:
+    """Where the covariance is invertible, but not in float32."""
+    z = np.column_stack([features, features[:, 0] + 1e-3 * rng.normal(size=len(features))]).astype(np.float32)
+    assert np.isfinite(density.evaluate(fit_flow(z, "raw").gaussian_log_prob, z)).all()
+
+
+@pytest.mark.parametrize("transform", ["raw", "pca", "direction_norm"])
+def test_features_beyond_float32_are_unlikely_and_finite(transform: str, features: np.ndarray) -> None:
+    fitted = fit_flow(features, transform, 3)
+    z = np.vstack([features[:5], np.full((1, 6), 1e25, np.float32), np.full((1, 6), -3e38, np.float32)])
+    for log_prob in (fitted.log_prob, fitted.gaussian_log_prob):
+        found = density.evaluate(log_prob, z)
+        assert np.isfinite(found).all()
+        assert found[5:].max() < found[:5].min()
+    assert found.dtype == np.float64 or transform == "direction_norm"
+    assert density.evaluate(fitted.log_prob, z[:0]).shape == (0,)
+
+
 # conformal
 
 
