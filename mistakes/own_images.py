@@ -8,26 +8,27 @@ import pandas as pd
 from mistakes import folders, groups
 from mistakes.artifacts import save_arrays, save_csv
 from mistakes.folders import Folder
-from mistakes.raws import ImageFolder
 
 
-def parts(section: ImageFolder) -> dict[str, Folder]:
+def parts(
+    train: str, val: str | None, test: str | None, classes: list[str] | None,
+    size: int | None, channels: int, corrupt: str,
+) -> dict[str, Folder]:  # fmt: skip
     """Read train, and val and test where there are such, from their own paths or from folders of splits at train's.
 
-    Raises InputError as module folders does.
+    The arguments are keys of section ``raw``, explained in docs/images.md. Raises InputError as module folders does.
     """
-    paths = {"train": section.train, "val": section.val, "test": section.test}
-    within = folders.splits(Path(section.train), section.classes)
-    if section.test is None and section.val is None and "test" not in within and "val" in within:
+    paths = {"train": train, "val": val, "test": test}
+    within = folders.splits(Path(train), classes)
+    if test is None and val is None and "test" not in within and "val" in within:
         within["test"] = within.pop("val")  # as ImageNet's
     taken = [name for name in paths if name in within and (name == "train" or paths[name] is None)]
     if within:
         print("raw: splits of raw.train: " + ", ".join(f"{name} is {within[name]}" for name in taken), flush=True)
     found: dict[str, Folder] = {}
-    for name, path in {**paths, **dict.fromkeys(taken, section.train)}.items():
+    for name, path in {**paths, **dict.fromkeys(taken, train)}.items():
         if path is not None:
-            form = (section.size, section.channels, section.corrupt)
-            found[name] = folders.read(Path(path), *form, found.get("train"), section.classes, name)
+            found[name] = folders.read(Path(path), size, channels, corrupt, found.get("train"), classes, name)
     return found
 
 

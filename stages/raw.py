@@ -31,7 +31,7 @@ def main(run: Run, out: Path) -> None:
 
 
 def _own_images(section: ImageFolder, out: Path) -> dict[str, Any]:
-    parts = own_images.parts(section)
+    parts = own_images.parts(**section.model_dump(exclude={"dataset", "groups", "ood"}))
     description = own_images.save(out, parts, section.groups)
     said = [f"raw.{name}: {sentence}" for name, part in parts.items() for sentence in part.warnings]
     more = _ood(section, out, parts["train"].images.shape[1:])
