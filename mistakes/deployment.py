@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mistakes import conformal, density, features, guard, models
+from mistakes import conformal, density, features, guard, logits, models
 from mistakes.artifacts import Array, load_arrays, load_json, save_arrays, save_json, save_text
 from mistakes.density import Density
 from mistakes.errors import InputError
@@ -52,7 +52,8 @@ class Deployed:
         """Return a row for each input: prediction, confidence, p, flagged, reason.
 
         inputs : images (n, c, h, w) of whole numbers 0 to 255, or where the guard was made for outputs a mapping of
-        ``features`` (n, d), ``logits`` (n, k) and the early features that it was made with. params : ``alpha``.
+        ``features`` (n, d), ``logits`` (n, k), or of two classes (n,), and the early features that it was made with.
+        params : ``alpha``.
 
         confidence : largest softmax probability. p : conformal p-value of the guard's score. flagged : p <= alpha; of
         inputs like those that calibrated it at most a share alpha is, on average. reason : the part of the guard that
@@ -103,7 +104,10 @@ class Deployed:
         for name, width in zip(["features", "logits", *early], widths, strict=True):
             if not isinstance(inputs, Mapping) or name not in inputs:
                 raise InputError("guard", name, "missing", f"an array (n, {width})")
-            part = _numbers(inputs[name], name).astype(np.float32)
+            part = _numbers(inputs[name], name)
+            if name == "logits" and len(part) and part.ndim in (1, 2) and np.size(part[0]):  # (n,) is one of two
+                part, _ = logits.checked(part, "guard: logits", width)
+            part = part.astype(np.float32)
             if part.ndim != 2 or part.shape[1] != width or not len(part) or not np.isfinite(part).all():
                 raise InputError("guard", name, part.shape, f"finite numbers (n, {width})")
             found.append(part)

@@ -10,13 +10,13 @@ together (one patient, one video), as
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mistakes import groups
+from mistakes import agreement, groups, logits
 from mistakes.artifacts import Array, refuse_non_finite
 from mistakes.errors import InputError
 
@@ -24,21 +24,27 @@ KINDS = "a folder of .npy files, or a file .npz, .safetensors or .parquet"
 _KEY = re.compile(r"features|logits|labels|groups|early_[1-9][0-9]*")
 
 
-def read(parts: Mapping[str, Path], ood: Mapping[str, Path], classes: list[str] | None
-         ) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:  # fmt: skip
+def read(
+    parts: Mapping[str, Path],
+    ood: Mapping[str, Path],
+    classes: list[str] | None,
+    warn: Callable[[str], object] = lambda _sentence: None,
+) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
     """Return the arrays of each part and of each OOD set, float32, labels and groups int64.
 
     Labels and groups of OOD sets are left out; groups are numbered over all parts.
 
+    One logit, (n,) or (n, 1), becomes two. warn : is called with a sentence about what is odd.
     Raises InputError, naming file, array and row, where something is missing, unreadable, of another type, shape or
-    length than the first part's, NaN or infinite, a label is no class, or a group stands in two parts.
+    length than the first part's, NaN or infinite, logits are probabilities, a label is no class or seems to be that of
+    another one, or a group stands in two parts.
     """
     first: dict[str, Array] = {}
     found: list[dict[str, dict[str, Array]]] = []
     for paths, labelled in ((parts, True), (ood, False)):
         found.append({})
         for name, path in paths.items():
-            arrays = _checked(path, _arrays(path), labelled)
+            arrays = _checked(path, _arrays(path), labelled, warn)
             first = first or arrays
             _refuse_other_shapes(path, arrays, first)
             if labelled and ("groups" in arrays) != ("groups" in first):
@@ -48,6 +54,10 @@ def read(parts: Mapping[str, Path], ood: Mapping[str, Path], classes: list[str] 
                 raise InputError(path, "logits columns", k, f"{len(classes)}, one for each of raw.classes")
             if labelled:
                 _refuse_unknown_labels(path, arrays["labels"], k)
+                names = classes or [str(number) for number in range(k)]
+                remedy = "labels count the columns of logits from 0"
+                for sentence in agreement.order(arrays["logits"].argmax(1), arrays["labels"], names, path, remedy):
+                    warn(sentence)
             found[-1][name] = arrays
     if "groups" in first:
         named = {name: arrays.pop("groups") for name, arrays in found[0].items()}
@@ -108,7 +118,7 @@ def _parquet(path: Path) -> dict[str, Array]:
     return found | {key: table[[of[i] for i in sorted(of)]].to_numpy() for key, of in columns.items()}
 
 
-def _checked(path: Path, arrays: dict[str, Array], labelled: bool) -> dict[str, Array]:
+def _checked(path: Path, arrays: dict[str, Array], labelled: bool, warn: Callable[[str], object]) -> dict[str, Array]:
     """Return the arrays with their types: features, logits, labels where ``labelled``, and early features in order."""
     early = sorted((key for key in arrays if key.startswith("early_")), key=lambda key: int(key[6:]))
     for place, key in enumerate(early, start=1):
@@ -120,6 +130,10 @@ def _checked(path: Path, arrays: dict[str, Array], labelled: bool) -> dict[str, 
         if key not in arrays:
             raise InputError(path, key, "missing", f"an array of this name among {', '.join(arrays) or 'no arrays'}")
         checked[key] = _typed(path, key, arrays[key])
+        if key == "logits" and len(checked[key]):
+            checked[key], said = logits.checked(checked[key], f"{path}: logits")
+            for sentence in said:
+                warn(sentence)
         if len(checked[key]) != len(checked["features"]) or not len(checked[key]):
             expected = f"{len(checked['features'])}, as features has, and at least one"
             raise InputError(path, f"rows of {key}", len(checked[key]), expected)
@@ -136,9 +150,11 @@ def _typed(path: Path, key: str, array: Array) -> Array:
         if array.ndim != 1 or not (texts or array.dtype.kind in "iu"):
             raise InputError(path, key, f"{array.dtype} {array.shape}", "whole numbers or text (n,)")
         return array.astype(str)
-    least = 2 if key == "logits" else 1
-    if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] < least:
-        raise InputError(path, key, f"{array.dtype} {array.shape}", f"numbers (n, {least} or more)")
+    if key == "logits" and array.dtype.kind in "iuf" and array.ndim in (1, 2) and array.shape[1:] != (0,):
+        return array  # module logits goes on with them
+    if array.dtype.kind not in "iuf" or array.ndim != 2 or not array.shape[1]:
+        expected = "numbers (n, k), or (n,) of one logit" if key == "logits" else "numbers (n, 1 or more)"
+        raise InputError(path, key, f"{array.dtype} {array.shape}", expected)
     with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
         converted = array.astype(np.float32)
     refuse_non_finite(converted, f"{path}: {key}")
@@ -156,6 +172,14 @@ def _refuse_other_shapes(path: Path, arrays: dict[str, Array], first: dict[str, 
 
 def _refuse_unknown_labels(path: Path, labels: Array, k: int) -> None:
     wrong = (labels < 0) | (labels >= k)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise InputError(path, f"label of row {row}", int(labels[row]), f"0 to {k - 1}, a column of logits")
+    if not wrong.any():
+        return
+    found = sorted(set(labels.tolist()))
+    if found[0] == 1 and found[-1] == k:
+        raise InputError(path, f"labels count from 1 to {k}, but columns of logits from 0 to {k - 1}: subtract 1")
+    if k == 2 and len(found) == 2:
+        shown = f"{found[0]} and {found[1]}"
+        raise InputError(path, f"labels are {shown}, expected 0 and 1, the two classes of the logits")
+    row = int(wrong.argmax())
+    expected = f"0 to {k - 1}, a column of logits" + " (one logit is for two classes)" * (k == 2)
+    raise InputError(path, f"label of row {row}", int(labels[row]), expected)

@@ -55,14 +55,15 @@ def _ood(section: Fetched | ImageFolder, out: Path, shape: tuple[int, int, int])
 
 
 def _own_features(section: OwnFeatures, out: Path) -> dict[str, Any]:
+    said: list[str] = []
     paths, foreign = ({name: Path(path) for name, path in of.items()} for of in (section.parts, section.ood))
-    parts, ood = outputs.read(paths, foreign, section.classes)
+    parts, ood = outputs.read(paths, foreign, section.classes, said.append)
     for folder, arrays in [*parts.items(), *((f"ood/{name}", arrays) for name, arrays in ood.items())]:
         save_arrays(out / folder, **arrays)
     first = next(iter(parts.values()))
     numbers = [str(number) for number in range(first["logits"].shape[1])]
     inputs = [key for key in first if key not in {"labels", "groups"}]
-    return {"classes": section.classes or numbers, "parts": list(parts), "arrays": inputs}
+    return {"classes": section.classes or numbers, "parts": list(parts), "arrays": inputs, "warnings": said}
 
 
 if __name__ == "__main__":
