@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
-from mistakes import attacks, conformal
+from mistakes import attacks, conformal, saturation
 from mistakes.artifacts import Array
 from mistakes.classifier import to_unit
 from mistakes.errors import InputError
@@ -69,12 +69,15 @@ def spread(calibration: Array) -> float:
     return float(high - low) / 2 or 1.0
 
 
-def target(extractor: Extractor, score: Callable[[Outputs], Tensor]) -> Target:
-    """Return the differentiable composition of classifier, features and a score of module scores."""
+def target(extractor: Extractor, score: Callable[[Outputs], Tensor], saturated: bool = False) -> Target:
+    """Return the differentiable composition of classifier, features and a score of module scores.
+
+    saturated : the cross-entropy has no gradient somewhere, so the logits to be changed are those of saturation.led.
+    """
 
     def compose(x: Tensor) -> tuple[Tensor, Tensor]:
         outputs = extractor.tensors(x)
-        return outputs.logits, score(outputs)
+        return saturation.led(outputs.logits) if saturated else outputs.logits, score(outputs)
 
     return compose
 

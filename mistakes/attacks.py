@@ -4,9 +4,8 @@ An attack is evidence only where it works: ``check_growth`` and ``check_black_bo
 on the images that both attacked, by the exact one-sided McNemar test (only images on which one alone succeeds count).
 """
 
-import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -15,13 +14,13 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
-from torch.nn import functional
 
+from mistakes import adversaries
 from mistakes.artifacts import Array
 from mistakes.classifier import to_unit
-from mistakes.compat import advertorch_attacks
 from mistakes.errors import InputError
 from mistakes.models import Model
+from mistakes.saturation import Unsaturated
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,17 @@ class Attacked:
     linf: Array  # float32 (n,): largest change of a pixel, in [0, 1] pixel units
     l2: Array  # float32 (n,): Euclidean norm of the change, in [0, 1] pixel units
     gradients: int  # times the attack went backward through the model; 0: it is a black-box attack
+
+    def summary(self) -> dict[str, float]:
+        """Return counts, and the mean change of the images that it succeeded on."""
+        won = self.success
+        return {
+            "attempted": len(won),
+            "succeeded": int(won.sum()),
+            "linf": float(self.linf[won].mean()) if won.any() else 0.0,
+            "l2": float(self.l2[won].mean()) if won.any() else 0.0,
+            "gradients": self.gradients,
+        }
 
 
 @dataclass(frozen=True)
@@ -58,13 +68,13 @@ def initially_correct(model: Model, images: Array, labels: Array, wanted: int, s
 
 
 @torch.no_grad()
-def predict(model: Model, images: Array, device: torch.device, batch_size: int) -> Array:
+def predict(model: Model | Unsaturated, images: Array, device: torch.device, batch_size: int) -> Array:
     """Return the predicted class, int64 (n,), of each uint8 image (n, c, h, w)."""
     parts = [model(to_unit(images[i : i + batch_size], device)).argmax(1) for i in range(0, len(images), batch_size)]
     return torch.cat(parts).cpu().numpy()
 
 
-def run(model: Model, images: Array, labels: Array, attack: str, norm: str,
+def run(model: Model | Unsaturated, images: Array, labels: Array, attack: str, norm: str,
         arguments: Mapping[str, float], seed: int, device: torch.device, batch_size: int) -> Attacked:  # fmt: skip
     """Attack uint8 images (n, c, h, w) of which all are classified as ``labels`` (n,).
 
@@ -74,7 +84,7 @@ def run(model: Model, images: Array, labels: Array, attack: str, norm: str,
     does not know.
     """
     torch.manual_seed(seed)
-    adversary = _adversary(model, attack, dict(arguments))
+    adversary = adversaries.build(model, attack, arguments)
     aim = labels
     if getattr(adversary, "targeted", False):
         classes = model.classes
@@ -88,7 +98,7 @@ def run(model: Model, images: Array, labels: Array, attack: str, norm: str,
         ])  # fmt: skip
     finally:
         watched.remove()
-    stored = _store(images, exact, norm, arguments.get("eps"))
+    stored = _store(images, exact, norm, adversaries.eps(attack, arguments))
     success = predict(model, stored, device, batch_size) != labels
     return Attacked(stored, success, linf(stored, images), np.linalg.norm(_change(stored, images), axis=1), len(passes))
 
@@ -102,7 +112,12 @@ def _perturb(adversary: Any, attack: str, images: Array, labels: Array, device: 
     with warnings.catch_warnings():  # advertorch's DDN steps its scheduler first, on purpose
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         x = to_unit(images, device).contiguous()  # advertorch calls `view`, which channels_last refuses
-        perturbed = adversary.perturb(x, torch.as_tensor(labels.copy()).to(device))
+        try:
+            perturbed = adversary.perturb(x, torch.as_tensor(labels.copy()).to(device))
+        except InputError:
+            raise
+        except Exception as error:  # code of others, with arguments of the user's
+            raise adversaries.failed(attack, error) from None
     if not torch.isfinite(perturbed).all():
         raise InputError("params.yaml", f"adversarial.attacks ({attack})", "NaN images", "an attack that converges")
     return perturbed.detach().cpu().numpy()
@@ -135,40 +150,15 @@ def _change(stored: Array, clean: Array) -> Array:
     return (stored.astype(np.float32) - clean).reshape(len(clean), -1) / 255
 
 
-def _adversary(model: Model, attack: str, arguments: dict[str, float]) -> Any:
-    attacks = advertorch_attacks()
-    known = sorted(name for name, value in vars(attacks).items() if inspect.isclass(value) and "Attack" in name)
-    key = "adversarial.attacks"
-    if attack not in known:
-        raise InputError("params.yaml", f"{key}.attack", attack, f"a class of advertorch.attacks: {', '.join(known)}")
-    kind = getattr(attacks, attack)
-    accepted = list(inspect.signature(kind).parameters)
-    for name in arguments:
-        if name not in accepted:
-            raise InputError("params.yaml", f"{key} ({attack}).arguments", name, f"one of {', '.join(accepted[1:])}")
-    if "num_classes" in accepted:
-        arguments["num_classes"] = model.classes
-    return kind(model, **arguments)
-
-
-def check_gradients(model: Model, images: Array, labels: Array, most: float, device: torch.device,
-                    batch_size: int) -> float:  # fmt: skip
-    """Return the share of uint8 images (n, c, h, w) at which the cross-entropy has a gradient of exactly zero.
-
-    A softmax that saturates in float32 has one, and no gradient attack can start there: its success rate is too low by
-    up to this share. Raises InputError where the share exceeds ``most``.
-    """
-    zero = 0
-    for i in range(0, len(images), batch_size):
-        x = to_unit(images[i : i + batch_size], device).requires_grad_()
-        y = torch.as_tensor(labels[i : i + batch_size].copy()).to(device)
-        (gradient,) = torch.autograd.grad(functional.cross_entropy(model(x), y, reduction="sum"), x)
-        zero += int((gradient.flatten(1) == 0).all(1).sum())
-    share = zero / len(images)
-    if share > most:
-        shown = f"zero at {zero} of {len(images)} images ({share:.3f})"
-        raise InputError("classifier", "gradient of the cross-entropy", shown, f"zero at a share of at most {most:g}")
-    return share
+def sound(check: Callable[..., Any], *arguments: Any, sure: bool, warn: Callable[[str], None]) -> Any:
+    """Return what a check of ``arguments`` returns; of a classifier that is too sure a violation is a warning, {}."""
+    try:
+        return check(*arguments)
+    except InputError as error:
+        if not sure:
+            raise
+        warn(f"{error} (a classifier that is so sure can hide from attacks: their success says little)")
+        return {}
 
 
 def check_unbounded(name: str, made: Attacked, least: float) -> float:

@@ -10,6 +10,7 @@ from mistakes.errors import InputError
 
 Model = classifier.Classifier | own.Own
 NO_GRADIENT = "the logits of this classifier have no gradient, along which attacks descend"
+FLAT = "no loss of this classifier has a gradient that is not zero, along which attacks descend"
 
 
 def load(path: Path, trust: bool = True) -> Model:

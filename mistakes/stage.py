@@ -85,6 +85,20 @@ class Run:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
         self.warnings.append(sentence)
 
+    def check_attacks(self) -> None:
+        """Raise InputError where advertorch cannot make the attacks of params.yaml.
+
+        Stage classifier asks too, for else they were refused after all the training; what it makes does not depend on
+        them, so they are no parameters of it.
+        """
+        from mistakes import adversaries
+
+        section = self.params.adversarial
+        for name, attack in section.attacks.items():
+            adversaries.check(attack.attack, attack.arguments, f"adversarial.attacks.{name}")
+        unbounded = section.sanity.unbounded
+        adversaries.check(unbounded.attack, unbounded.arguments, "adversarial.sanity.unbounded")
+
     def scratch(self, *key: object) -> Path:
         """Return a path for a checkpoint that outlives a kill; another ``key`` (parameters, data) is another path."""
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]

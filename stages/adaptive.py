@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import adaptive, attacks, baselines, conformal, density, given, models, scores
+from mistakes import adaptive, attacks, baselines, conformal, density, given, models, saturation, scores
 from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_arrays, save_csv
 from mistakes.errors import InputError
@@ -38,6 +38,7 @@ def main(
     if not len(origin):
         raise InputError(classifier, "correctly classified test images", 0, "at least one, to be attacked")
     x, y = images[origin], labels[origin]
+    victim, saturated, _ = saturation.attackable(model, x, y, device, size, most=0.0, warn=run.warn)
 
     def p_values(stored: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         batch = extractor.whole(stored, size)
@@ -48,9 +49,9 @@ def main(
     for eps in section.eps:
         settings = adaptive.Settings(eps, section.steps, section.lambdas, section.restarts, size, seed)
         plain = {"eps": eps, "eps_iter": 2.5 * eps / section.steps, "nb_iter": section.steps}
-        made = {"none": attacks.run(model, x, y, "LinfPGDAttack", "linf", plain, seed, device, size).images}
+        made = {"none": attacks.run(victim, x, y, "LinfPGDAttack", "linf", plain, seed, device, size).images}
         for name in targets:
-            target = adaptive.target(extractor, attacked.differentiable(name))
+            target = adaptive.target(extractor, attacked.differentiable(name), bool(saturated.any()))
             known = calibrated[name].to_numpy()
             made[name] = adaptive.attack(target, known, section.alpha, x, y, settings, device).images
             print(f"adaptive: attacked {name} at eps {eps:g}", flush=True)

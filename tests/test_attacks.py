@@ -12,9 +12,25 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from mistakes import adaptive, artifacts, attacks, baselines, classifier, conformal, density, guard, scores, training
+from mistakes import (
+    adaptive,
+    adversaries,
+    artifacts,
+    attacks,
+    baselines,
+    classifier,
+    conformal,
+    density,
+    guard,
+    own,
+    params,
+    saturation,
+    scores,
+    training,
+)
 from mistakes.errors import InputError
 from mistakes.features import Batch, Extractor
+from mistakes.stage import Run
 
 ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
@@ -195,7 +211,7 @@ def test_spsa_is_a_black_box_attack_that_works(system: System) -> None:
     x, y = system.images[:40], system.labels[:40]
     blind = attacks.run(Opaque(), x, y, "LinfSPSAAttack", "linf", arguments, 0, CPU, 500)
     assert np.array_equal(blind.images, made.images)
-    with pytest.raises(RuntimeError, match="does not require grad"):
+    with pytest.raises(InputError, match="LinfPGDAttack fails .*does not require grad.*it is LinfPGDAttack.predict, "):
         attacks.run(Opaque(), x, y, "LinfPGDAttack", "linf", {"eps": 0.1}, 0, CPU, 500)
     assert run(system, "LinfPGDAttack", "linf", 40, eps=0.1, nb_iter=3).gradients == 3
 
@@ -238,21 +254,156 @@ def test_white_box_weaker_than_black_box_is_refused() -> None:
         attacks.check_black_box({"spsa": black, "other": trial(strong, 0.2)}, 0.01)
 
 
-def test_a_broken_attack_and_a_saturated_softmax_are_refused(system: System) -> None:
+def test_a_broken_attack_is_refused(system: System) -> None:
     x, y = system.images[:100], system.labels[:100]
     made = run(system, "LinfPGDAttack", "linf", 50, eps=0.5, eps_iter=0.1, nb_iter=10)
     assert attacks.check_unbounded("u", made, 0.99) == 1
     broken = dataclasses.replace(made, success=np.arange(50) % 2 == 0)
     with pytest.raises(InputError, match="u is success 0.500 of 50 images, expected at least 0.99"):
         attacks.check_unbounded("u", broken, 0.99)
-    assert attacks.check_gradients(system.model, x, y, 0.01, CPU, 50) == 0
+    said: list[str] = []
+    assert saturation.attackable(system.model, x, y, CPU, 50, most=0.0, warn=said.append)[0] is system.model
+    assert not said
 
-    class Saturated(torch.nn.Module):
+
+class Sure(torch.nn.Module):
+    """The same classifier, so sure that its softmax saturates in float32."""
+
+    def __init__(self, model: classifier.Classifier, factor: float) -> None:
+        super().__init__()
+        self.model, self.classes, self.factor = model, model.classes, factor
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.factor * self.model(z)
+
+
+def test_a_saturated_classifier_is_attacked_by_its_margin(system: System) -> None:
+    x, y = system.images[:100], system.labels[:100]
+    said: list[str] = []
+    sure = Sure(system.model, 1e4)
+    victim, saturated, flat = saturation.attackable(sure, x, y, CPU, 50, most=0.5, warn=said.append)
+    assert saturated.mean() > 0.9
+    assert not flat.any()
+    arguments = {"eps": 0.15, "eps_iter": 0.03, "nb_iter": 10}
+    made = {}
+    for name, model in (("plain", system.model), ("sure", sure), ("victim", victim)):
+        made[name] = attacks.run(model, x, y, "LinfPGDAttack", "linf", arguments, 0, CPU, 50)
+    assert made["sure"].success.mean() < 0.2  # what an attack on the cross-entropy finds
+    assert made["victim"].success.mean() == pytest.approx(made["plain"].success.mean(), abs=0.05)
+    assert np.array_equal(attacks.predict(victim, x, CPU, 50), attacks.predict(sure, x, CPU, 50))
+    assert f"zero at {saturated.sum()} of 100 attacked images" in said[0]
+
+
+@pytest.mark.parametrize("attack", ["DDNL2Attack", "L2PGDAttack", "LinfMomentumIterativeAttack"])
+def test_other_attacks_too_work_on_a_saturated_classifier(system: System, attack: str) -> None:
+    x, y = system.images[:40], system.labels[:40]
+    arguments = {"nb_iter": 30} if attack == "DDNL2Attack" else {"eps": 2.0, "eps_iter": 0.2, "nb_iter": 20}
+    victim, _, _ = saturation.attackable(Sure(system.model, 1e5), x, y, CPU, 50, most=1.0, warn=pytest.fail)
+    made = attacks.run(victim, x, y, attack, "l2", arguments, 0, CPU, 50)
+    assert made.success.mean() > 0.8
+
+
+def test_a_classifier_without_any_gradient_is_told_from_a_saturated_one(system: System) -> None:
+    class Rounded(Sure):
         def forward(self, z: Tensor) -> Tensor:
-            return 1e4 * system.model(z)
+            return self.model((z * 4).round() / 4)  # the gradient of rounding is 0 everywhere
 
-    with pytest.raises(InputError, match="gradient of the cross-entropy is zero at .* of 100 images"):
-        attacks.check_gradients(Saturated(), x, y, 0.01, CPU, 50)
+    class Log(Sure):
+        """The logarithm of a softmax that is 0 has a gradient that is NaN."""
+
+        def forward(self, z: Tensor) -> Tensor:
+            return own.whole(super().forward(z).softmax(1).log(), single=False)
+
+    x, y = system.images[:40], system.labels[:40]
+    flat = {}
+    for kind in (Rounded, Log):
+        victim, _, flat[kind] = saturation.attackable(kind(system.model, 1e4), x, y, CPU, 50, most=0.0, warn=print)
+        made = attacks.run(victim, x, y, "LinfPGDAttack", "linf", {"eps": 0.1, "nb_iter": 3}, 0, CPU, 50)
+        assert made.success.mean() < 0.5
+    assert flat[Rounded].all()
+    assert flat[Log].mean() > 0.9
+    assert "at 40 no loss has a gradient" in saturation.told(flat[Rounded], flat[Rounded])
+
+
+def test_the_adaptive_attack_too_goes_around_saturation(system: System) -> None:
+    x, y = system.images[:60], system.labels[:60]
+    sure = Sure(system.model, 1e4)
+    silent = lambda outputs: outputs.logits.sum(1) * 0 - 9.0  # noqa: E731
+
+    class Outputs:
+        def tensors(self, z: Tensor) -> "Outputs":
+            self.logits = sure(z)
+            return self
+
+    rates = []
+    for saturated in (False, True):
+        target = adaptive.target(Outputs(), silent, saturated)
+        settings = dataclasses.replace(EASY, eps=0.2)
+        rates.append(adaptive.attack(target, np.arange(100) / 100, 0.1, x, y, settings, CPU).success.mean())
+    assert rates[0] < 0.2
+    assert rates[1] > 0.7
+
+
+ARGUMENTS = [
+    (
+        "LinfSPSAAttack",
+        {"delta": 0.1},
+        r"attacks.x \(LinfSPSAAttack\).arguments lacks eps, which it needs; it may have del",
+    ),
+    (
+        "FGSMAttack",
+        {},
+        r"attacks.x.attack is 'FGSMAttack', expected a class of advertorch.attacks: .*GradientSignAttack",
+    ),
+    ("FastFeatureAttack", {}, "attack is 'FastFeatureAttack', expected a class"),  # it wants a guide, not a label
+    ("ChooseBestAttack", {}, "attack is 'ChooseBestAttack', expected a class"),  # of other attacks
+    ("Attack", {}, "attack is 'Attack', expected a class"),  # abstract
+    (
+        "ElasticNetL1Attack",
+        {"epsilon": 1},
+        "arguments is 'epsilon', expected one of confidence, targeted, ",
+    ),
+    ("LinfPGDAttack", {"nb_iter": 2.5}, r"nb_iter is 2.5, expected a whole number \(its default is 40\)"),
+    ("LinfPGDAttack", {"nb_iter": True}, "nb_iter is True, expected a whole number"),
+    ("LinfPGDAttack", {"targeted": 1}, "targeted is 1, expected true or false"),
+    ("LinfPGDAttack", {"eps": float("nan")}, "eps is nan, expected a number"),
+    ("LinfPGDAttack", {"eps": -0.1}, "eps is -0.1, expected 0 or more"),
+    ("FABAttack", {"norm": 2}, r"norm is 2, expected to be left out \(its default is Linf\)"),
+    ("CarliniWagnerL2Attack", {"num_classes": 10}, "arguments is 'num_classes', expected one of confidence"),
+]
+
+
+@pytest.mark.parametrize(("attack", "arguments", "words"), ARGUMENTS)
+def test_attacks_that_cannot_be_made_are_refused_in_one_line(attack, arguments, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        adversaries.check(attack, arguments, "adversarial.attacks.x")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_attack_that_raises_is_one_line_too(system: System) -> None:
+    for attack, arguments in (
+        ("LocalSearchAttack", {"t": 0}),
+        ("LinfSPSAAttack", {"eps": 0.1, "max_batch_size": 0}),
+    ):
+        with pytest.raises(
+            InputError, match=f"{attack} fails with these arguments .*; it is {attack}.predict, "
+        ) as caught:
+            run(system, attack, "l2", 5, **arguments)
+        assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_are_numbers_and_counts_are_whole(system: System) -> None:
+    assert run(system, "L2PGDAttack", "l2", 20, eps=2, eps_iter=0.5, nb_iter=10).success.any()
+    assert np.array_equal(run(system, "FGM", "l2", 5, eps=1).images, run(system, "FGM", "l2", 5, eps=1.0).images)
+    assert run(system, "LinfPGDAttack", "linf", 20, nb_iter=5).linf.max() <= 0.3  # the attack's own eps
+    adversaries.check("CarliniWagnerL2Attack", {"confidence": 0.5, "initial_const": 1.5, "clip_min": 0.0})
+
+
+def test_attacks_are_refused_before_the_training(tmp_path: Path) -> None:
+    values = params.parse(SMOKE.replace("{eps: 0.2, delta: 0.01, lr: 0.05, nb_iter: 5", "{delta: 0.01, nb_iter: 5"))
+    with pytest.raises(InputError, match="attacks.spsa_05 .LinfSPSAAttack..arguments lacks eps"):
+        Run("classifier", "smoke", values, journaled=False).check_attacks()
+    Run("classifier", "smoke", params.parse(SMOKE), journaled=False).check_attacks()
 
 
 @pytest.mark.parametrize(
