@@ -95,6 +95,10 @@ class Own(Untrained):
     std: list[Positive]
     channels: Literal[1, 3]
     size: Count | None
+    output: str | Annotated[int, Field(ge=0)] | None = (
+        None  # which of several are the logits; None: seen by their shape
+    )
+    tokens: Literal["class", "mean", "maps"] | None = None  # of (n, tokens, channels); None: seen by the modules
 
 
 class Code(Own):

@@ -86,18 +86,21 @@ class Extractor:
         # own networks get images as torch lays them out: they may use ``view``
         layout = {"memory_format": torch.channels_last} if isinstance(model, Classifier) else {}
         self._network = layers.cut(model, wanted, device, **layout)
+        said = {} if isinstance(model, Classifier) else model.description
+        self._layout = said.get("layout", layers.MAPS)
         self._device = device
 
     def tensors(self, x: Tensor) -> Outputs:
         """Return the outputs of images (n, c, h, w) in [0, 1]; differentiable.
 
-        features : maps (n, c, h, w) are averaged over space. early : of maps, mean and deviation of each channel over
-        space (n, 2c), so that a pattern that is odd anywhere shows; of anything else, the values themselves.
+        features : maps (n, c, h, w) are averaged over space; of tokens (n, tokens, c) it is the first or the mean.
+        early : of maps and tokens, mean and deviation of each channel over space (n, 2c), so that a pattern that is odd
+        anywhere shows; of anything else, the values themselves.
         """
-        found = self._network(x)
-        z = found[self._node]
-        early = tuple(_moments(found[block]) for block in self._blocks)
-        return Outputs(z.flatten(2).mean(2) if z.dim() > 2 else z, found[self._logits], early)
+        found, layout = self._network(x), self._layout
+        z = layers.vector(found[self._node], self._node, layout)
+        early = tuple(_moments(layers.channels_first(found[block], block, layout)) for block in self._blocks)
+        return Outputs(z, found[self._logits], early)
 
     @torch.no_grad()
     def batches(self, images: Array, batch_size: int) -> Iterator[Batch]:

@@ -6,7 +6,7 @@ Where outputs are given, the folder of a split or an OOD set holds features.npy 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mistakes.artifacts import load_arrays, save_json, save_tensors, save_text
+from mistakes.artifacts import save_json, save_text
 
 REASON = "outputs are given as files: there is no image to change and no network to run"
 
@@ -28,18 +28,6 @@ def decline(
     if table is not None:
         save_text(table, ",".join(columns) + "\n")
     return {}
-
-
-def classify(fit: Path, val: Path, out: Path) -> dict[str, float]:
-    """Write what stage classifier writes, without a network: a file that says so, an empty history, accuracies."""
-    print(f"classifier: nothing to do: {REASON}", flush=True)
-    save_tensors(out / "model.safetensors", {}, {"name": "given"})
-    save_text(out / "history.csv", "epoch,loss,accuracy_val\n")
-    found: dict[str, float] = {"epochs": 0}
-    for part in (fit, val):
-        logits, labels = load_arrays(part, "logits", "labels")
-        found[f"accuracy_{part.name}"] = float((logits.argmax(1) == labels).mean())
-    return found
 
 
 def folders(root: Path) -> list[Path]:

@@ -21,12 +21,39 @@ from torch.nn import functional
 from mistakes.artifacts import save_tensors
 from mistakes.entries import WEIGHTS
 from mistakes.errors import InputError
+from mistakes.logits import GONE
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 ARCHIVES = {"torchscript": "constants.pkl", "torch_export": "archive_format"}  # a member that only this kind has
 PROGRAMS = ("entrypoint", *ARCHIVES)  # sources that are code of others, which runs when a network is rebuilt
-FORM = "(features, logits) or (features, logits, early_1, early_2, ...), tensors with a row per image"
+FORM = (
+    "(features, logits) or (features, logits, early_1, early_2, ...), tensors with a row per image, "
+    "or a dict of these names"
+)
 Description = Mapping[str, Any]
+
+
+def pick(found: Any, output: int | str | None) -> Any:
+    """Return the part ``output`` (a place, a key or an attribute) of what a network returned; None: all of it."""
+    if output is None:
+        return found
+    return found[output] if isinstance(output, int) or isinstance(found, Mapping) else getattr(found, output)
+
+
+def whole(logits: Tensor, single: bool) -> Tensor:
+    """Return logits as float32 (n, k), finite where they are numbers or -inf.
+
+    single : they are those of the second of two classes, (n,) or (n, 1), and become two columns (0, logit). The
+    logarithm of a probability of 0 becomes a number whose softmax is 0 too, and below all others of its row.
+    """
+    if single:
+        logits = logits.reshape(-1, 1).nan_to_num(nan=torch.nan, posinf=GONE, neginf=-GONE)
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    logits = logits.float()
+    gone = logits == -torch.inf
+    lowest = logits.masked_fill(gone, torch.inf).amin(1, keepdim=True)
+    floor = torch.minimum(lowest, logits.amax(1, keepdim=True) - GONE).detach()
+    return torch.where(gone, floor, logits)
 
 
 class Own(nn.Module):
@@ -36,13 +63,18 @@ class Own(nn.Module):
     std: Tensor
 
     def __init__(self, net: nn.Module, description: Description) -> None:
-        """``description``: mean, std, size and colour (grey images become three equal channels), layer and early."""
+        """``description``: mean, std, size and colour (grey images become three equal channels), layer and early.
+
+        output : which part of what the network returns is the logits, as ``pick`` takes it; absent or None: all of it.
+        single : whether there is one logit for two classes.
+        """
         super().__init__()
         self.description = dict(description)
         self.classes = description["classes"]
         self.register_buffer("mean", torch.tensor(description["mean"]).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(description["std"]).reshape(1, -1, 1, 1))
         self.net = net
+        self.logits = nn.Identity()  # a name for the last layer, whatever the network returns, and in whatever order
         self.penultimate, self.blocks = self._layers()
 
     def _layers(self) -> tuple[str, tuple[str, ...]]:
@@ -58,9 +90,17 @@ class Own(nn.Module):
             x = functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         return ((x - self.mean) / self.std).contiguous()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits."""
+    def returned(self, x: Tensor) -> Any:
+        """Return what the network itself makes of images (n, c, h, w) in [0, 1]."""
         return self.net(self.prepared(x))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Return the logits as the network gives them."""
+        return pick(self.returned(x), self.description.get("output"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, as ``whole`` makes them."""
+        return self.logits(whole(self.plain(x), self.description.get("single", False)))
 
 
 class Archive(Own):
@@ -74,25 +114,29 @@ class Archive(Own):
         self._stays = description["source"] == "torch_export"  # an exported program cannot leave the CPU
 
     def _layers(self) -> tuple[str, tuple[str, ...]]:
-        early = tuple(f"early_{i + 1}" for i in range(self.description["parts"] - 2))
+        self.order = self.description.get("order") or range(self.description["parts"])  # features, logits, early_1, ...
+        early = tuple(f"early_{i + 1}" for i in range(len(self.order) - 2))
         self.outputs = ("features", *early, "logits")
         return "features", early or ("features",)
 
     def named(self, x: Tensor) -> dict[str, Tensor]:
         """Return what the network returns under the names of ``outputs``."""
         features, logits, *early = self.parts(x)
+        logits = whole(logits, self.description.get("single", False))
         return dict(zip(self.outputs, (features, *early, logits), strict=True))
 
-    def parts(self, x: Tensor) -> Any:
-        """Return what the network returns."""
-        (program,) = self._program
-        if not self._stays:
-            return program.to(x.device)(self.prepared(x))
-        found = program(self.prepared(x).cpu())
-        return tuple(part.to(x.device) for part in found) if isinstance(found, tuple | list) else found
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return features, logits and early features as the network gives them."""
+        found = self.returned(x)
+        return tuple(pick(found, key).to(x.device) for key in self.order)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits."""
+    def returned(self, x: Tensor) -> Any:
+        """Return what the program returns."""
+        (program,) = self._program
+        return program(self.prepared(x).cpu()) if self._stays else program.to(x.device)(self.prepared(x))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Return the logits as the network gives them."""
         return self.parts(x)[1]
 
 
@@ -115,6 +159,8 @@ def build(description: Description) -> nn.Module:
         ) from None
     if not isinstance(net, nn.Module):
         raise InputError("params.yaml", f"{source} {name}", type(net).__name__, "a function that returns an nn.Module")
+    # else torch's transformer layers, where no gradient is wanted, pass their own submodules by, which may be ``layer``
+    torch.backends.mha.set_fastpath_enabled(False)
     return net.eval().requires_grad_(False)
 
 

@@ -6,23 +6,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes import augment, entries, given, intake, labels, models, own, semi, training
+from mistakes import augment, entries, intake, labels, models, own, semi, training
 from mistakes import classifier as classifiers
-from mistakes.artifacts import load_arrays, save_csv
+from mistakes.artifacts import load_arrays, load_json, save_csv
 from mistakes.stage import Run, stage
 
 
 @stage
-def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
+def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, float]:
     """Write out/model.safetensors, which rebuilds itself; of given outputs it says only that they are given.
 
     accuracy_fit is over all images of fit; where few of them have labels, accuracy_labelled is over these n_labelled.
     """
     settings, device = run.classifier, run.device
     if isinstance(settings, entries.GivenOutputs):
-        return given.classify(fit, val, out)
+        return intake.outputs(fit, val, load_json(classes), out, run.warn)
+    run.check_attacks()  # before all the training
     if isinstance(settings, entries.Own):
-        return _take(run, settings, fit, val, out)
+        return _take(run, settings, val, load_json(classes), out)
     images, truth = load_arrays(fit, "images", "labels")
     val_images, val_labels = load_arrays(val, "images", "labels")
     known = labels.given(truth, settings.labels, settings.seed)
@@ -56,13 +57,13 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
     return metrics
 
 
-def _take(run: Run, settings: entries.Own, fit: Path, val: Path, out: Path) -> dict[str, float]:
-    (truth,), (images, labels_val) = load_arrays(fit, "labels"), load_arrays(val, "images", "labels")
-    model = intake.take(settings.model_dump(), f"classifiers.{run.name}", images, int(truth.max()) + 1, run.device)
+def _take(run: Run, settings: entries.Own, val: Path, classes: list[str], out: Path) -> dict[str, float]:
+    (images, truth), where, device = load_arrays(val, "images", "labels"), f"classifiers.{run.name}", run.device
+    model = intake.take(settings.model_dump(), where, images, len(classes), device)
+    accuracy = intake.judge(model, where, images, truth, classes, device, run.warn)
     own.save(model, out / "model.safetensors")
-    accuracy = classifiers.accuracy(model, images, labels_val, run.device)
     save_csv(out / "history.csv", pd.DataFrame(columns=["epoch", "loss", "accuracy_val"]))
-    return {"accuracy_val": accuracy, "epochs": 0, "gradients": models.differentiable(model, images, run.device)}
+    return {"accuracy_val": accuracy, "epochs": 0, "gradients": models.differentiable(model, images, device)}
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ WRONG_ENTRY = {
         {"arguments": {"pretrained": True}},
         r"arguments is .*no pretrained: weights are a safetensors file",
     ),
-    "not a number": ({"weights": "nan.safetensors"}, r"output of net.head is NaN or infinite, expected finite"),
+    "not a number": ({"weights": "nan.safetensors"}, r"output of logits is NaN or infinite, expected finite"),
 }
 
 
@@ -258,7 +258,7 @@ def test_colour_images_for_a_grey_network_are_refused(project: Path, rng) -> Non
         (
             "logits.pt2",
             "torch_export",
-            r"output is 'Tensor', expected \(features, logits\) or \(features, logits, early_1",
+            r"output is tensor \(8, 10\), expected \(features, logits\) or \(features, logits, early_1",
         ),
         ("fixed.pt2", "torch_export", r"answer to images 8x1x8x8 is .*an export has a dynamic number of images"),
         ("net.pt2", "torchscript", r"file is another kind of zip, expected a torchscript archive"),
@@ -360,7 +360,8 @@ def test_the_stage_refuses_in_one_line_and_leaves_nothing(project, tmp_path, dig
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "mynet.py").write_text(CODE)
-    done = run(tmp_path, "classifier", "fit", "val", "data/classifier/mine")
+    (tmp_path / "classes.json").write_text(json.dumps(list("0123456789")))
+    done = run(tmp_path, "classifier", "fit", "val", "classes.json", "data/classifier/mine")
     refused(done, "weights.pth", "pickle", "safetensors")
     assert not (tmp_path / "data/classifier/mine").exists()
 
