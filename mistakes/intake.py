@@ -192,7 +192,7 @@ def judge(
 def outputs(fit: Path, val: Path, classes: Sequence[str], out: Path, warn: Callable[[str], None]) -> dict[str, float]:
     """Write what stage classifier writes, without a network: a file that says so, an empty history, accuracies.
 
-    Raises InputError where the logits do not predict the labels better than guessing does.
+    Raises InputError where the logits do not predict the labels of val better than guessing does.
     """
     print(f"classifier: nothing to do: {given.REASON}", flush=True)
     save_tensors(out / "model.safetensors", {}, {"name": "given"})
@@ -200,8 +200,14 @@ def outputs(fit: Path, val: Path, classes: Sequence[str], out: Path, warn: Calla
     found: dict[str, float] = {"epochs": 0}
     for part in (fit, val):
         logits, labels = load_arrays(part, "logits", "labels")
-        remedy = "labels count the columns of logits from 0"
-        for sentence in agreement.check(logits.argmax(1), labels, classes, f"features of {part.name}", remedy):
+        where, remedy = f"features of {part.name}", "labels count the columns of logits from 0"
+        try:
+            said = agreement.check(logits.argmax(1), labels, classes, where, remedy)
+        except InputError as error:
+            if part == val:
+                raise
+            said = [str(error)]  # labels of fit are for some baselines alone
+        for sentence in said:
             warn(sentence)
         found[f"accuracy_{part.name}"] = float((logits.argmax(1) == labels).mean())
     return found
