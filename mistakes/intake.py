@@ -198,7 +198,7 @@ def outputs(fit: Path, val: Path, classes: Sequence[str], out: Path, warn: Calla
     save_tensors(out / "model.safetensors", {}, {"name": "given"})
     save_text(out / "history.csv", "epoch,loss,accuracy_val\n")
     found: dict[str, float] = {"epochs": 0}
-    for part in (fit, val):
+    for part in (val, fit):
         logits, labels = load_arrays(part, "logits", "labels")
         where, remedy = f"features of {part.name}", "labels count the columns of logits from 0"
         try:
