@@ -761,7 +761,7 @@ def test_stages_refuse_features_in_another_order_and_tell_what_is_odd(tmp_path: 
     assert not (tmp_path / "data/classifier/given").exists()
 
 
-def adversarial(model: own.Own, digits: Any, folder: Path, **attacks_: Any) -> tuple[dict[str, float], list[str]]:
+def attacked(model: own.Own, digits: Any, folder: Path, **attacks_: Any) -> tuple[dict[str, float], list[str]]:
     """Return metrics and warnings of stage adversarial, which writes to folder/out."""
     document = yaml.safe_load(SMOKE)
     section = document["adversarial"]
@@ -784,10 +784,10 @@ def sure(trained, tmp_path: Path) -> dict[int, Path]:
 
 
 def test_a_very_sure_network_is_attacked_by_its_margin_and_ends_nothing(sure, trained, digits, tmp_path: Path) -> None:
-    plain, said = adversarial(take(trained, "logits_features", digits[0][:20]), digits, tmp_path / "plain")
+    plain, said = attacked(take(trained, "logits_features", digits[0][:20]), digits, tmp_path / "plain")
     assert plain["sanity.zero_gradients"] == 0
     assert not said
-    found, said = adversarial(take(sure, "logits_features", digits[0][:20]), digits, tmp_path / "sure")
+    found, said = attacked(take(sure, "logits_features", digits[0][:20]), digits, tmp_path / "sure")
     assert found["sanity.zero_gradients"] > 0.5
     assert "the cross-entropy has a gradient of exactly zero at" in said[0]
     for attack in ("pgd_02", "pgd_05", "ddn"):
@@ -797,12 +797,12 @@ def test_a_very_sure_network_is_attacked_by_its_margin_and_ends_nothing(sure, tr
 def test_a_network_without_any_gradient_is_not_attacked_and_one_that_no_attack_moves_is_said(
     trained, digits, tmp_path: Path, capsys
 ) -> None:
-    found, _ = adversarial(take(trained, "flat", digits[0][:20]), digits, tmp_path / "flat")
+    found, _ = attacked(take(trained, "flat", digits[0][:20]), digits, tmp_path / "flat")
     assert found == {}
     assert f"adversarial: nothing to do: {models.FLAT}" in capsys.readouterr().out
     assert json.loads((tmp_path / "flat/out/sets/skipped.json").read_text()) == {"reason": models.FLAT}
     weak = {"attack": "GradientSignAttack", "norm": "linf", "arguments": {"eps": 1.0e-4}}
-    found, said = adversarial(take(trained, "tensor", digits[0][:20]), digits, tmp_path / "weak", weak=weak)
+    found, said = attacked(take(trained, "tensor", digits[0][:20]), digits, tmp_path / "weak", weak=weak)
     assert found["weak.succeeded"] == 0
     assert said == ["no attack succeeds on any image, so there is no adversarial image to be detected"]
 
@@ -810,7 +810,7 @@ def test_a_network_without_any_gradient_is_not_attacked_and_one_that_no_attack_m
 def test_attacks_that_a_sure_network_withstands_are_warned_of(sure, digits, tmp_path: Path) -> None:
     strong = {"attack": "LinfPGDAttack", "norm": "linf", "arguments": {"eps": 0.2, "eps_iter": 0.05, "nb_iter": 5}}
     weak = strong | {"arguments": {"eps": 0.3, "eps_iter": 1.0e-6, "nb_iter": 5, "rand_init": False}}
-    found, said = adversarial(take(sure, "tensor", digits[0][:20]), digits, tmp_path / "a", strong=strong, weak=weak)
+    found, said = attacked(take(sure, "tensor", digits[0][:20]), digits, tmp_path / "a", strong=strong, weak=weak)
     assert found["weak.succeeded"] == 0 < found["strong.succeeded"]
     assert "adversarial.attacks.weak is success 0.000 at eps 0.3" in said[1]
     assert "a classifier that is so sure can hide" in said[1]

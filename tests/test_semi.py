@@ -158,11 +158,11 @@ def test_the_weight_rises_as_in_the_papers(progress: float, of_teacher: float, o
 @pytest.mark.parametrize(
     ("new", "words"),
     [
-        ("method: fixmatch", r"classifiers.smoke.ratio is 'missing'"),
-        ("method: mixmatch", r"classifiers.smoke.method \(or source\) is 'mixmatch', expected one of .*'fixmatch'"),
+        ("method: fixmatch", r"classifiers.smoke.ratio is missing"),
+        ("method: mixmatch", r"classifiers.smoke.method is 'mixmatch', expected one of .*'fixmatch'"),
         ("labels: 0", r"classifiers.smoke.labels is 0, expected all, or a number of images"),
         ("labels: few", r"classifiers.smoke.labels is 'few', expected all, or a number of images"),
-        ("threshold: 0.9\n    method: supervised", r"classifiers.smoke.threshold is 'unknown'"),
+        ("threshold: 0.9\n    method: supervised", r"unknown key classifiers.smoke.threshold"),
     ],
 )
 def test_an_entry_has_the_keys_of_its_method_and_no_others(new: str, words: str) -> None:
