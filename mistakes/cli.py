@@ -1,6 +1,7 @@
 """The command ``mistakes``: choose an experiment, ask a guard, print results, trace MLflow rows, open the MLflow UI."""
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -24,6 +25,10 @@ def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip
     """Print the guard's answer to new images (or files of features and logits) as CSV: a row for each input."""
     from mistakes import check, deployment
 
+    here = project.find()
+    if here and model.resolve().is_relative_to(here.resolve() / "data" / "guard"):
+        with contextlib.chdir(here):  # a name: what stands there may be of another day
+            _warn_of_other_results()
     if trust:  # an entry point may lie in the folder where one stands, or in the project's
         sys.path[:0] = ["", str(project.find() or "")]
     answer, left_out = check.check(deployment.load(model, trust), paths, alpha, skip_corrupt)
@@ -34,11 +39,20 @@ def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip
 
 
 def repair() -> None:
-    """Mend dvc.lock after a kill of DVC in the moment in which it wrote it; does nothing where nothing is broken."""
+    """Mend what dvc repro does not see: a dvc.lock that a kill cut short, and own files that changed, to be read again.
+
+    Does nothing where there is nothing of the kind.
+    """
     from mistakes import repair
 
     for sentence in repair.repair():
         print(f"repaired {sentence}", file=sys.stderr)
+    for stage, sentence in _changed().items():
+        print(sentence, file=sys.stderr, flush=True)
+        if "no more" not in sentence:
+            command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage]
+            if subprocess.run(command, check=False).returncode != 0:
+                raise InputError(stage, "it could not be run again (dvc repro says why)")
 
 
 def publish(revisions: list[str]) -> None:
@@ -47,13 +61,17 @@ def publish(revisions: list[str]) -> None:
     from mistakes import content, rows, tracking
 
     tracking.ship_pending()
-    for revision in revisions:
-        tree = content.GitTree(revision)
-        rows.complete(tree, {"DVC_EXP_NAME": tree.experiment} if tree.experiment else {})
-        print(f"published {revision} ({tree.rev[:8]})")
-    if not revisions:
-        rows.complete(content.WorkTree())
-        print("published the working tree")
+    for revision in revisions or [""]:
+        tree = content.GitTree(revision) if revision else content.WorkTree()
+        experiment = tree.experiment if isinstance(tree, content.GitTree) else None
+        said = rows.complete(tree, {"DVC_EXP_NAME": experiment} if experiment else {})
+        for sentence in said:
+            print(f"warning: {sentence}", file=sys.stderr)
+        without_row = any(sentence.startswith("no row") for sentence in said)
+        if revision and without_row:
+            raise InputError(revision, "it is not published, or not all of it")
+        if not without_row:
+            print(f"published {revision} ({tree.rev[:8]})" if tree.rev else "published the working tree")
 
 
 def show(what: Path | str) -> None:
@@ -76,10 +94,25 @@ def ui(port: int) -> None:
         os.execv(sys.executable, command)
 
 
+def _changed() -> dict[str, str]:
+    from mistakes import custom
+
+    sys.path.insert(0, "")  # as in the stages: an entry point may lie in the folder where one stands
+    try:
+        return custom.changed()
+    finally:
+        sys.path.remove("")
+
+
 def _warn_of_other_results() -> None:
     """Say where the files in data are not what the present parameters, code and data give."""
-    if subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], check=False).returncode == 1:
+    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], check=False).returncode
+    if status == 1:
         print("warning: not what params.yaml and code now say, until dvc repro has run (dvc status)", file=sys.stderr)
+    elif status != 0 and project.find():
+        print("warning: whether these are the present results is not known: dvc status fails", file=sys.stderr)
+    for sentence in _changed().values():
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def results(names: list[str]) -> None:

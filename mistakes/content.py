@@ -1,11 +1,16 @@
-"""What a configuration is made of: files of a working tree or of a git revision, and the key of their content."""
+"""What results are made of: files of a working tree or of a git revision, and the key of their content.
 
+A name or a path is no content: what dvc.lock holds is, and a key is made of that.
+"""
+
+import functools
 import hashlib
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 
@@ -13,6 +18,7 @@ from mistakes import params
 from mistakes.errors import InputError
 
 CODE = ("stages", "mistakes")
+TOGETHER = ("report", "track")  # their results change with any classifier, so no row is known by them
 
 
 class Tree(Protocol):
@@ -104,18 +110,131 @@ def configuration(tree: Tree) -> params.Params:
     return params.parse(text, where)
 
 
-def key(tree: Tree, name: str) -> str:
-    """Return the content key of classifier ``name`` in one configuration: 16 hexadecimal digits.
+def mapping(tree: Tree, path: str) -> dict[str, Any]:
+    """Return what a YAML file of ``tree`` holds, for reading only; {} where there is none."""
+    return _parsed(tree.read(path) or b"{}", path)
 
-    Made of its parameters (without those of other classifiers), dvc.yaml and the code. The raw data enter through the
-    checksums that the code pins, own images only through their path.
+
+@functools.cache  # these files are asked for again and again, and YAML is slow
+def _parsed(text: bytes, path: str) -> dict[str, Any]:
+    return params.parse_yaml(text, path)
+
+
+def locked(tree: Tree, name: str) -> dict[str, Any]:
+    """Return dvc.lock's entries, by stage, of the stages in today's dvc.yaml that ``name`` has a part in."""
+    entries = mapping(tree, "dvc.lock").get("stages", {})
+    wanted = {stage: f"{stage}@{name}" if each else stage for stage, each in _stages(tree).items()}
+    return {stage: entries[entry] for stage, entry in wanted.items() if entry in entries}
+
+
+def _stages(tree: Tree) -> dict[str, bool]:
+    """Return the stages of dvc.yaml, and whether each runs once for each classifier."""
+    stages = mapping(tree, "dvc.yaml").get("stages", {})
+    return {stage: "foreach" in definition for stage, definition in stages.items()}
+
+
+def outputs(locked_stages: dict[str, Any]) -> dict[str, str]:
+    """Return the md5 of every output of dvc.lock's entries by its path."""
+    return {out["path"]: out.get("md5", "") for entry in locked_stages.values() for out in entry.get("outs", [])}
+
+
+def own_outputs(tree: Tree, name: str) -> dict[str, str]:
+    """Return the same for classifier ``name``, without the stages that bring classifiers together."""
+    return outputs({stage: entry for stage, entry in locked(tree, name).items() if stage not in TOGETHER})
+
+
+def key(tree: Tree, name: str) -> str:
+    """Return the content key of classifier ``name``: 16 hexadecimal digits.
+
+    Made of its parameters (without those of other classifiers) and of the md5s that dvc.lock holds of
+    its outputs: other data, weights or code under the same name are another key when, and only when,
+    they give other results.
     """
-    values = configuration(tree).model_dump()
-    values["classifiers"] = {name: values["classifiers"].get(name)}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for path in ["dvc.yaml", *tree.code()]:
-        digest.update(path.encode() + b"\0" + (tree.read(path) or b"") + b"\0")
-    return digest.hexdigest()[:16]
+    return digest([_values(tree, name), sorted(own_outputs(tree, name).items())])
+
+
+def progress_key(tree: Tree, name: str) -> str:
+    """Return the key of classifier ``name`` while its results are being made: of its parameters.
+
+    Two checkouts or experiments never share one: what each is making comes together in its own row.
+    """
+    here = [socket.gethostname(), str(Path.cwd()), os.environ.get("DVC_EXP_NAME", "")]
+    return digest([_values(tree, name), here])
+
+
+def code(tree: Tree) -> str:
+    """Return a key of dvc.yaml and the code, by which a commit is told from others with the same results."""
+    texts = [(path, (tree.read(path) or b"").decode()) for path in ["dvc.yaml", *tree.code()]]
+    return digest(texts)
+
+
+def _values(tree: Tree, name: str) -> dict[str, Any]:
+    values = mapping(tree, "params.yaml")
+    return values | {"classifiers": {name: values.get("classifiers", {}).get(name)}}
+
+
+def digest(value: Any) -> str:
+    """Return 16 hexadecimal digits for what JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def mismatch(tree: Tree, name: str) -> str | None:
+    """Return why the files of ``tree`` are not the results of its params.yaml for ``name``; None where they are.
+
+    Looks at the parameters and inputs that dvc.lock says each stage had, and at the files that git keeps.
+    """
+    entries = {stage: entry for stage, entry in locked(tree, name).items() if stage not in TOGETHER}
+    missing = [stage for stage in _stages(tree) if stage not in entries and stage not in TOGETHER]
+    if missing:
+        return f"dvc.lock has no results of {name} by {', '.join(missing)}"
+    made, values = outputs(entries), mapping(tree, "params.yaml")
+    for stage, entry in entries.items():
+        place = other_parameter(entry, values)
+        if place is not None:
+            return f"{place} in params.yaml is not what stage {stage} ran with"
+        for dep in entry.get("deps", []):
+            if made.get(dep["path"], dep.get("md5")) != dep.get("md5"):
+                return f"{dep['path']} is not what stage {stage} has read"
+        for out in entry.get("outs", []):
+            text = tree.read(out["path"]) if out["path"].endswith(".json") else None
+            if text is not None and hashlib.md5(text, usedforsecurity=False).hexdigest() != out.get("md5"):
+                return f"{out['path']} is not what stage {stage} wrote"
+    return None
+
+
+def other_parameter(entry: dict[str, Any], values: dict[str, Any]) -> str | None:
+    """Return the first place in params.yaml's ``values`` that is not what dvc.lock's entry ran with."""
+    ran_with = entry.get("params", {}).get("params.yaml", {})
+    return next((place for place, value in ran_with.items() if at(values, place) != value), None)
+
+
+def at(values: Any, place: str) -> Any:
+    """Return what stands at ``section.key`` in nested mappings, None where nothing does."""
+    for part in place.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def written(out: Path) -> dict[str, str]:
+    """Return DVC's md5 of an output folder and of each file or folder in it, by path."""
+    return {path.as_posix(): md5(path) for path in [out, *sorted(out.iterdir())]}
+
+
+def md5(path: Path) -> str:
+    """Return DVC's md5 of a file, or of a folder: that of the JSON list of its files."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        listed = [{"md5": md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+        text = json.dumps(sorted(listed, key=lambda entry: entry["relpath"]), sort_keys=True)
+        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    state = path.stat()
+    return _md5_of_file(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _md5_of_file(path: Path, _size: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def unchanged_for(stage: str, out: Path) -> bool:

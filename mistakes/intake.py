@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mistakes import agreement, given, layers, own
+from mistakes import agreement, given, layers, own, programs
 from mistakes import logits as forms
 from mistakes.artifacts import Array, load_arrays, save_tensors, save_text
 from mistakes.classifier import to_unit
@@ -38,6 +38,8 @@ def take(entry: Mapping[str, Any], where: str, images: Array, classes: int, devi
 
 
 def _code(entry: Mapping[str, Any], where: str, description: dict[str, Any], x: Tensor) -> own.Own:
+    if entry["source"] == "entrypoint":  # so that its outputs are others where the code is
+        description["code"] = programs.key(entry["entrypoint"])
     net = own.build(description)
     if entry["weights"] is not None:
         own.load_weights(net, Path(entry["weights"]))

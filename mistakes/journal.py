@@ -38,7 +38,7 @@ class Execution:
     """One execution of one stage; every method appends a line."""
 
     def __init__(self, stage: str, name: str | None, key: str, environment: str = "", commit: str = "") -> None:
-        """Begin. ``name`` is the classifier's (None for stages that serve all), ``key`` the content key.
+        """Begin. ``name`` is the classifier's (None for stages that serve all), ``key`` its progress key.
 
         ``environment`` and ``commit``: packages and commit, as module environment tells them.
         """

@@ -1,7 +1,5 @@
 """From any row of MLflow to commit, hashes and environment, and from any artifact file to the row that made it."""
 
-import hashlib
-import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from mistakes import content, environment, rows
+from mistakes import content, environment
 from mistakes.errors import InputError
 from mistakes.tracking import Store
 
@@ -70,19 +68,8 @@ def md5_of_output(path: Path) -> tuple[str, str]:
     outs = {Path(out["path"]).resolve(): out["path"] for e in lock["stages"].values() for out in e.get("outs", [])}
     for place in (path.resolve(), *path.resolve().parents):
         if place in outs:
-            return _md5(place), outs[place]
-    return _md5(path), path.as_posix()
-
-
-def _md5(path: Path) -> str:
-    """Return DVC's md5 of a file, or of a folder: that of the JSON list of its files."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        listed = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
-        text = json.dumps(sorted(listed, key=lambda entry: entry["relpath"]), sort_keys=True)
-        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            return content.md5(place), outs[place]
+    return content.md5(path), path.as_posix()
 
 
 def _maker(store: Store, md5: str, path: str) -> Run:
@@ -134,6 +121,9 @@ def _executions(store: Store, row: Run) -> list[Run]:
 
 def _commit(row: Run) -> Iterator[str]:
     """Yield the commit that holds the row's code, parameters and results, and the commands that bring it back."""
+    if "content_key" not in row.data.tags:
+        yield _line("commit", f"no results yet; they began from {row.data.tags.get('git.commit', 'unknown')}")
+        return
     exact, other = _commits(row)
     if exact or other:
         found = exact or other
@@ -152,27 +142,23 @@ def _commit(row: Run) -> Iterator[str]:
 
 
 def _commits(row: Run) -> tuple[str, str]:
-    """Return the commit or DVC experiment with the row's hashes in dvc.lock and its content key, and one without that.
-
-    The key cannot be had of a commit whose parameters have other names than today's.
-    """
+    """Return the commit or DVC experiment with the row's results and code, and one with its results."""
     log = subprocess.run(
         ["git", "log", "--all", "--format=%H", "--", "dvc.lock"], capture_output=True, text=True, check=False
     )
     name = row.data.tags["classifier"]
     wanted, other = _md5s(row), ""
+    own = {path: md5 for path, md5 in wanted.items() if path.split("/")[1] not in content.TOGETHER}
     for rev in dict.fromkeys([row.data.tags.get("git.commit", ""), *log.stdout.split()]):
         try:
             tree = content.GitTree(rev)
-            held = {
-                out["path"]: out.get("md5", "")
-                for entry in rows.locked_stages(tree, name).values()
-                for out in entry.get("outs", [])
-            }
-            if held == wanted:
-                other = other or tree.rev
-                if content.key(tree, name) == row.data.tags["content_key"]:
-                    return tree.rev, other
+            if content.own_outputs(tree, name) != own:
+                continue
+            other = other or tree.rev
+            same = content.key(tree, name) == row.data.tags["content_key"]
+            same &= content.outputs(content.locked(tree, name)) == wanted
+            if same and content.code(tree) == row.data.tags.get("code"):
+                return tree.rev, other
         except InputError:  # a commit that is not here, or one whose parameters are not today's
             continue
     return "", other

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mistakes import programs
 from mistakes.artifacts import save_tensors
 from mistakes.entries import WEIGHTS
 from mistakes.errors import InputError
@@ -263,6 +264,9 @@ def rebuild(tensors: dict[str, Tensor], description: Description, path: Path) ->
     """Return what save wrote, in evaluation mode. Raises InputError where the code that builds it changed."""
     if description["source"] in ARCHIVES:
         return Archive(tensors["archive"].numpy().tobytes(), description).eval()
+    if description.get("code") not in (None, programs.key(description.get("entrypoint", ""))):
+        changed = f"the code of {description['entrypoint']} is not what the classifier was taken in with"
+        raise InputError(path, f"{changed}; mistakes repair && dvc repro takes it in again")
     net = build(description)
     try:
         net.load_state_dict(tensors)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,45 +37,71 @@ ARTIFACTS = (
 )
 
 
-def complete(tree: Tree, dvc: dict[str, str] | None = None) -> None:
+def complete(tree: Tree, dvc: dict[str, str] | None = None) -> list[str]:
     """Complete the row of each classifier from the files of ``tree``: parameters, metrics, artifacts, what ran.
 
-    Doing it twice changes nothing. A store that does not answer is one warning.
+    Whatever stood in the row, it then says what the files say; doing it twice changes nothing. Returns a sentence for
+    each classifier that gets no row, and each artifact that could not be had. A store that does not answer is one
+    warning.
     """
+    said = []
     with tolerated():
-        store = Store()
-        names = list(content.configuration(tree).classifiers)
-        for name in names:
-            _complete_one(store, tree, name, names[0], dvc or {})
+        store, first = Store(), ""
+        for name in content.configuration(tree).classifiers:
+            reason = content.mismatch(tree, name)
+            if reason:
+                said.append(f"no row for {name} from {tree.rev or 'the files here'}: {reason} (dvc repro)")
+                continue
+            row = _row(store, tree, name, dvc or {})
+            first = first or row.info.run_id
+            said += _complete_one(store, row, tree, name, {row.info.run_id, first})
+    return said
 
 
-def _complete_one(store: Store, tree: Tree, name: str, first: str, dvc: dict[str, str]) -> None:
-    key = content.key(tree, name)
-    run = store.parent(name, key, dvc, environment.commit() if tree.rev is None else "")
-    run_id, client = run.info.run_id, store.client
-    lock = locked_stages(tree, name)
-    missing = {k: v for k, v in _parameters(tree, name).items() if k not in run.data.params}
+def _row(store: Store, tree: Tree, name: str, dvc: dict[str, str]) -> Run:
+    """Return the row of what ``tree`` holds: the one that has it already, or the one in progress here, or a new one."""
+    key, here = content.key(tree, name), tree.rev is None
+    progress = content.progress_key(tree, name)
+    with journal.lock("parent"):
+        row = store.known(key) or _as_before(store, tree, name)
+        made = store.in_progress(progress) if here else None
+        if row and made:
+            store.merge(made, row)
+        row = row or made or store.create(name, {}, dvc, environment.commit() if here else "")
+        return row if row.data.tags.get("content_key") == key else store.adopt(row, key)
+
+
+def _as_before(store: Store, tree: Tree, name: str) -> Run | None:
+    """Return the oldest row with these parameters and outputs, from when content keys were made of other things."""
+    values, made = _parameters(tree, name), content.own_outputs(tree, name)
+    md5s = {f"md5.{path}": md5 for path, md5 in made.items()}
+    for row in reversed(store.find(level="pipeline", classifier=name)):
+        same = all(values.get(key) == value for key, value in row.data.params.items())
+        if row.data.params and same and all(row.data.tags.get(tag) == md5 for tag, md5 in md5s.items()):
+            return row
+    return None
+
+
+def _complete_one(store: Store, row: Run, tree: Tree, name: str, parents: set[str]) -> list[str]:
+    run_id, client = row.info.run_id, store.client
+    lock = content.locked(tree, name)
+    missing = {k: v for k, v in _parameters(tree, name).items() if k not in row.data.params}
     for chunk in _chunks([Param(k, v) for k, v in missing.items()]):
         client.log_batch(run_id, params=chunk)
-    found = _metrics(tree, name, lock)
-    now = run.info.start_time
-    for batch in _chunks([Metric(k, v, now, 0) for k, v in found.items() if run.data.metrics.get(k) != v]):
+    wanted = {k: v for k, v in _metrics(tree, name, lock).items() if row.data.metrics.get(k) != v}
+    for batch in _chunks([_latest(client, row, key, value) for key, value in wanted.items()]):
         client.log_batch(run_id, metrics=batch)
-    tags = _executions(store, lock, {key, content.key(tree, first)})
-    tags |= {f"md5.{out['path']}": out.get("md5", "") for entry in lock.values() for out in entry.get("outs", [])}
-    if tree.rev:
-        tags |= {"git.commit": tree.rev, "git.changed": "nothing"}
-    elif "git.changed" not in run.data.tags:
-        tags["git.changed"] = "\n".join(environment.changed(run.data.tags.get("git.commit", "")))[:5000] or "nothing"
-    for chunk in _chunks([RunTag(k, v) for k, v in tags.items() if run.data.tags.get(k) != v]):
+    tags = _executions(store, row, lock, parents) | _provenance(row, tree)
+    tags |= {f"md5.{path}": md5 for path, md5 in content.outputs(lock).items()}
+    for chunk in _chunks([RunTag(k, v) for k, v in tags.items() if row.data.tags.get(k) != v]):
         client.log_batch(run_id, tags=chunk)
-    for tag in run.data.tags:
-        stage = tag.removeprefix("cached.")
-        if tag.startswith("cached.") and f"ran.{stage}" in tags:
+    for tag in row.data.tags.keys() - tags.keys():
+        if tag.startswith(("md5.", "ran.", "cached.")):
             client.delete_tag(run_id, tag)
-    _artifacts(client, run, tree, name, lock)
-    if run.info.status != "FINISHED":
+    lost = _artifacts(client, row, tree, name, lock)
+    if row.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED")
+    return [f"the row of {name} lacks {path}: {reason}" for path, reason in lost.items()]
 
 
 def _chunks(items: list[Any]) -> Iterator[list[Any]]:
@@ -82,40 +109,64 @@ def _chunks(items: list[Any]) -> Iterator[list[Any]]:
         yield items[start : start + 100]
 
 
-def locked_stages(tree: Tree, name: str) -> dict[str, Any]:
-    """Return dvc.lock's entries, by stage, of the stages in today's dvc.yaml that ``name`` has a part in."""
-    lock = yaml.safe_load(tree.read("dvc.lock") or b"") or {}
-    today = yaml.safe_load(tree.read("dvc.yaml") or b"")["stages"]
-    wanted = {stage: f"{stage}@{name}" if "foreach" in definition else stage for stage, definition in today.items()}
-    return {stage: lock["stages"][entry] for stage, entry in wanted.items() if entry in lock.get("stages", {})}
+def _latest(client: MlflowClient, row: Run, key: str, value: float) -> Metric:
+    """Return the metric such that it counts: to MLflow the latest is the largest by step, then time, then value."""
+    told = client.get_metric_history(row.info.run_id, key) if key in row.data.metrics else []
+    if not told:
+        return Metric(key, value, row.info.start_time, 0)
+    step, when = max((metric.step, metric.timestamp) for metric in told)
+    return Metric(key, value, when + 1, step)
 
 
-def stage_key(entry: dict[str, Any]) -> str:
-    """Return what identifies an execution's result: a hash of its command, dependencies and parameters."""
-    deps = sorted((dep["path"], dep.get("md5")) for dep in entry.get("deps", []))
-    made = json.dumps([entry["cmd"], deps, entry.get("params")], sort_keys=True)
-    return hashlib.sha256(made.encode()).hexdigest()[:16]
+def _provenance(row: Run, tree: Tree) -> dict[str, str]:
+    """Return the tags of code and commit: of the newest code that gave these results, where the code differs."""
+    code = content.code(tree)
+    if tree.rev:
+        return {"code": code, "git.commit": tree.rev, "mlflow.source.git.commit": tree.rev, "git.changed": "nothing"}
+    if row.data.tags.get("code") == code and "git.changed" in row.data.tags:
+        return {"code": code}
+    commit = environment.commit()
+    changed = "\n".join(environment.changed(commit))[:5000] or "nothing"
+    known = {"git.commit": commit, "mlflow.source.git.commit": commit} if commit else {}
+    return {"code": code, "git.changed": changed} | known
 
 
-def _executions(store: Store, lock: dict[str, Any], keys: set[str]) -> dict[str, str]:
-    """Return ran.STAGE or cached.STAGE for each stage, with the id of the run that made the result."""
-    ran: dict[str, Run] = {}
-    for key in keys:
-        for child in store.find(level="stage", content_key=key):
-            if child.info.status == "FINISHED":
-                ran.setdefault(child.data.tags["stage"], child)
+def _executions(store: Store, row: Run, lock: dict[str, Any], parents: set[str]) -> dict[str, str]:
+    """Return ran.STAGE or cached.STAGE for each stage, with the id of the run that made its outputs.
+
+    parents : the rows whose executions are this row's: it, and that of the first classifier for the stages of all.
+    """
+    children = [
+        child
+        for parent in sorted(parents)
+        for child in store.find(**{"level": "stage", "mlflow.parentRunId": parent})
+        if child.info.status == "FINISHED"
+    ]
     tags = {}
     for stage, entry in lock.items():
-        made = stage_key(entry)
-        if stage in ran:
-            tags[f"ran.{stage}"] = ran[stage].info.run_id
-            if ran[stage].data.tags.get("stage_key") != made:
-                store.client.set_tag(ran[stage].info.run_id, "stage_key", made)
+        made = content.outputs({stage: entry}).items()
+        ran = [
+            child.info.run_id
+            for child in children
+            if child.data.tags["stage"] == stage and made <= json.loads(child.data.tags.get("outputs", "{}")).items()
+        ]
+        if not made:  # track makes nothing, so it never comes from a cache
+            continue
+        if ran or f"ran.{stage}" in row.data.tags:
+            tags[f"ran.{stage}"] = ran[0] if ran else row.data.tags[f"ran.{stage}"]
         else:
-            earlier = store.find(level="stage", stage_key=made)
-            tags[f"cached.{stage}"] = earlier[0].info.run_id if earlier else "unknown"
-    tags.pop("cached.track", None)  # it makes nothing, so it never comes from a cache
+            tags[f"cached.{stage}"] = row.data.tags.get(f"cached.{stage}") or _maker(store, stage, dict(made))
     return tags
+
+
+def _maker(store: Store, stage: str, made: dict[str, str]) -> str:
+    """Return the id of the run that first made these outputs of ``stage``, by the rows that have them."""
+    path, md5 = next(iter(made.items()))
+    for row in reversed(store.find(**{"level": "pipeline", f"md5.{path}": md5})):
+        ran = row.data.tags.get(f"ran.{stage}")
+        if ran and all(row.data.tags.get(f"md5.{path}") == md5 for path, md5 in made.items()):
+            return ran
+    return "unknown"
 
 
 def _parameters(tree: Tree, name: str) -> dict[str, str]:
@@ -146,26 +197,49 @@ def _metrics(tree: Tree, name: str, lock: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def _artifacts(client: MlflowClient, run: Run, tree: Tree, name: str, lock: dict[str, Any]) -> None:
-    """Upload report and tables, unless the row has them: from the working tree, or for a revision from DVC's cache."""
-    made = {out["path"]: out.get("md5", "") for entry in lock.values() for out in entry.get("outs", [])}
-    paths = [f"data/{pattern.format(name=name)}" for pattern in ARTIFACTS]
-    digest = hashlib.sha256(repr([(path, made.get(path)) for path in paths]).encode()).hexdigest()[:16]
-    if run.data.tags.get("artifacts") == digest:
-        return
-    whole = True
+def _artifacts(client: MlflowClient, row: Run, tree: Tree, name: str, lock: dict[str, Any]) -> dict[str, str]:
+    """Upload report and tables, unless the row has them; return the reason for each that could not be had."""
+    made = content.outputs(lock)
+    texts = {"params.yaml": (tree.read("params.yaml") or b"").decode()}
+    # DVC adds the entry of stage track when it has ended
+    stages = content.mapping(tree, "dvc.lock")["stages"]
+    kept = {"schema": "2.0", "stages": {stage: entry for stage, entry in stages.items() if stage != "track"}}
+    texts["dvc.lock"] = yaml.safe_dump(kept, sort_keys=False)
+    paths = [path for pattern in ARTIFACTS if (path := f"data/{pattern.format(name=name)}") in made]
+    known = [*texts.values(), *((path, made[path]) for path in paths)]
+    digest = hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+    if row.data.tags.get("artifacts") == digest:
+        return {}
+    lost = {}
     for path in paths:
-        text = tree.read(path) or _cached(made.get(path, ""))
-        whole &= text is not None
-        if text is not None:
-            client.log_text(run.info.run_id, text.decode(), path.removeprefix("data/").replace(f"/{name}/", "/"))
-    for path in ("params.yaml", "dvc.lock"):
-        client.log_text(run.info.run_id, (tree.read(path) or b"").decode(), path)
-    if whole:
-        client.set_tag(run.info.run_id, "artifacts", digest)
+        try:
+            texts[path.removeprefix("data/").replace(f"/{name}/", "/")] = _text(tree, path, made[path])
+        except Exception as error:  # each kind of remote has its own
+            lost[path] = (str(error).splitlines() or [type(error).__name__])[0]
+    for path, text in texts.items():
+        client.log_text(row.info.run_id, text, path)
+    if not lost:
+        client.set_tag(row.info.run_id, "artifacts", digest)
+    return lost
+
+
+def _text(tree: Tree, path: str, md5: str) -> str:
+    """Return the content of an output: from the tree, or from DVC's cache or remote, wherever they are."""
+    found = tree.read(path)
+    if found is None:
+        files, prefix = _dvc(tree.rev)
+        found = files.read_bytes(prefix + path)
+    if hashlib.md5(found, usedforsecurity=False).hexdigest() != md5:
+        raise ValueError("the file is not what dvc.lock says")
+    return found.decode()
 
 
 @functools.cache
-def _cached(md5: str) -> bytes | None:
-    path = journal.root() / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
-    return path.read_bytes() if len(md5) == 32 and path.is_file() else None
+def _dvc(rev: str | None) -> tuple[Any, str]:
+    """Return the files that DVC knows of a revision, and where this project lies among them."""
+    from dvc.api import DVCFileSystem  # type: ignore[import-untyped]
+
+    # a revision is seen from the root of the git repository, where the project may be a folder
+    command = ["git", "rev-parse", "--show-prefix"]
+    prefix = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() if rev else ""
+    return DVCFileSystem(rev=rev, subrepos=True), prefix

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mistakes import content, entries, environment, journal, params, project
+from mistakes import content, custom, entries, environment, journal, params, project
 from mistakes.artifacts import save_json
 from mistakes.errors import InputError
 
@@ -44,7 +44,7 @@ class Run:
         self.warnings: list[str] = []
         if journaled and ("DVC_ROOT" in os.environ or "MLFLOW_TRACKING_URI" in os.environ):
             first = next(iter(values.classifiers))
-            key = content.key(content.WorkTree(), name or first)
+            key = content.progress_key(content.WorkTree(), name or first)
             self._execution = journal.Execution(stage, name, key, environment.packages(), environment.commit())
 
     @property
@@ -104,13 +104,13 @@ class Run:
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         return journal.local("scratch", f"{self.stage}-{self.name}-{digest}")
 
-    def close(self, status: str, metrics: Metrics) -> None:
-        """Tell the journal, and after a failure MLflow too, how the execution ended."""
+    def close(self, status: str, metrics: Metrics, outputs: Mapping[str, str] | None = None) -> None:
+        """Tell the journal, and after a failure MLflow too, how the execution ended; ``outputs`` are md5s by path."""
         if self._execution is None:
             return
         numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
         usage = {"peak_memory_mb": environment.peak_memory()}
-        self._execution.end(status, metrics=numbers | self._notes | usage)
+        self._execution.end(status, metrics=numbers | self._notes | usage, outputs=outputs)
         if self._live is not None or status != "FINISHED":
             from mistakes.tracking import ship_pending
 
@@ -149,7 +149,10 @@ def stage(function: Callable[..., Metrics | None]) -> Callable[[], None]:
 
 def _execute(stage_name: str, function: Callable[..., Metrics | None], paths: dict[str, Path]) -> None:
     started = time.monotonic()
-    run = Run(stage_name, _classifier_name(stage_name, paths), params.load(), journaled="out" in paths)
+    name = _classifier_name(stage_name, paths)
+    run = Run(stage_name, name, params.load(), journaled="out" in paths)
+    whole = f"{stage_name}@{name}" if name else stage_name
+    files = custom.state(whole, run.params) if "DVC_ROOT" in os.environ else None
     try:
         metrics = dict(_write_whole(run, function, paths) or {})
     except BaseException:
@@ -158,7 +161,10 @@ def _execute(stage_name: str, function: Callable[..., Metrics | None], paths: di
         except (InputError, OSError) as error:  # must not hide why the stage failed
             print(f"warning: {error}", file=sys.stderr, flush=True)
         raise
-    run.close("FINISHED", metrics | {"seconds": time.monotonic() - started})
+    outputs = content.written(paths["out"]) if "out" in paths and "DVC_ROOT" in os.environ else {}
+    run.close("FINISHED", metrics | {"seconds": time.monotonic() - started}, outputs)
+    if files is not None:
+        custom.remember(whole, files, outputs)
     seconds, peak = time.monotonic() - started, environment.peak_memory()
     print(f"{stage_name}: done in {seconds:.1f} s, peak memory {peak:.0f} MB", flush=True)
     if "DVC_ROOT" in os.environ and "out" in paths and content.unchanged_for(LAST, paths["out"]):

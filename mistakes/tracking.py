@@ -1,14 +1,18 @@
 """MLflow as a view that can be rebuilt: DVC's files and the journal are the truth.
 
-One row (parent run, ``level=pipeline``) is one classifier in one configuration, found by its content key; each
-execution of a stage is a child run (``level=stage``). Nothing here decides a result: a store that does not answer is
-one warning (an error with TRACKING_STRICT=1), and the rows are completed later.
+One row (parent run, ``level=pipeline``) is one classifier with one set of results, found by its content key; each
+execution of a stage is a child run (``level=stage``). While results are being made there is no such key yet: then the
+row is one in progress, which stage ``track`` completes, or takes into the row that has these results already.
+Nothing here decides a result: a store that does not answer is one warning (an error with TRACKING_STRICT=1), and the
+rows are completed later.
 """
 
 import getpass
+import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +54,7 @@ class Store:
 
     def find(self, **tags: str) -> list[Run]:
         """Return the runs that have all these tags, newest first."""
-        wanted = " and ".join(f"tags.`{key.replace('__', '.')}` = '{value}'" for key, value in tags.items())
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         runs: list[Run] = []
         token: str | None = None
         while token != "":
@@ -59,21 +63,46 @@ class Store:
             token = page.token or ""
         return runs
 
-    def parent(self, name: str, key: str, dvc: dict[str, str], commit: str = "") -> Run:
-        """Find or create the row of classifier ``name`` in the configuration ``key``."""
-        with journal.lock("parent"):
-            found = self.find(level="pipeline", content_key=key)
-            if found:
-                return _oldest(found)
-            tags = {"level": "pipeline", "classifier": name, "content_key": key} | _provenance(dvc, commit)
-            experiment = dvc.get("DVC_EXP_NAME")
-            title = f"{experiment}/{name}" if experiment else name
-            made = self.client.create_run(self.experiment, tags=tags, run_name=title)
-            # the lock is this machine's; on a shared server a colleague may have made the same row just now
-            first = _oldest(self.find(level="pipeline", content_key=key))
-            if first.info.run_id != made.info.run_id:
-                self.client.delete_run(made.info.run_id)
-            return first
+    def in_progress(self, key: str) -> Run | None:
+        """Return the row whose results are being made under this progress key, if there is one."""
+        found = [run for run in self.find(level="pipeline", progress=key) if "content_key" not in run.data.tags]
+        return _oldest(found) if found else None
+
+    def create(self, name: str, tags: dict[str, str], dvc: dict[str, str], commit: str) -> Run:
+        """Create a row of classifier ``name``."""
+        tags = {"level": "pipeline", "classifier": name} | tags | _provenance(dvc, commit)
+        experiment = dvc.get("DVC_EXP_NAME")
+        title = f"{experiment}/{name}" if experiment else name
+        return self.client.create_run(self.experiment, tags=tags, run_name=title)
+
+    def adopt(self, row: Run, key: str) -> Run:
+        """Give a row its content key; return it, or the row of a colleague who was quicker, which takes it in."""
+        self.client.set_tag(row.info.run_id, "content_key", key)
+        first = _oldest(self.find(level="pipeline", content_key=key))
+        if first.info.run_id != row.info.run_id:
+            self.merge(row, first)
+        return self.client.get_run(first.info.run_id)
+
+    def known(self, key: str) -> Run | None:
+        """Return the row with this content key, if there is one."""
+        found = self.find(level="pipeline", content_key=key)
+        return _oldest(found) if found else None
+
+    def merge(self, row: Run, into: Run) -> None:
+        """Give the executions of ``row`` and their environments to another row, and delete it."""
+        for child in self.find(**{"mlflow.parentRunId": row.info.run_id}):
+            self.client.set_tag(child.info.run_id, "mlflow.parentRunId", into.info.run_id)
+        for tag in row.data.tags.keys() - into.data.tags.keys():
+            if tag.startswith("environment."):
+                with tempfile.TemporaryDirectory() as folder:
+                    file = f"environment/{tag.removeprefix('environment.')}.txt"
+                    path = Path(self.client.download_artifacts(row.info.run_id, file, folder))
+                    self._environment(into.info.run_id, tag, path.read_text(encoding="utf-8"))
+        self.client.delete_run(row.info.run_id)
+
+    def _environment(self, row_id: str, tag: str, packages: str) -> None:
+        self.client.log_text(row_id, packages, f"environment/{tag.removeprefix('environment.')}.txt")
+        self.client.set_tag(row_id, tag, packages.partition("\n")[0])
 
     def ship(self, events: list[Event], run_id: str | None = None) -> str:
         """Tell MLflow the events of one execution, creating its run where there is none; return the run's id.
@@ -92,23 +121,25 @@ class Store:
         for first in range(0, len(metrics), 1000):  # MLflow's limit for a batch
             self.client.log_batch(run_id, metrics=metrics[first : first + 1000])
         if events[-1]["event"] == "end":
+            if events[-1].get("outputs"):
+                self.client.set_tag(run_id, "outputs", json.dumps(events[-1]["outputs"]))
             self.client.set_terminated(run_id, events[-1]["status"], events[-1]["time"])
         return run_id
 
     def _child(self, start: Event) -> str:
         first = next(iter(content.configuration(content.WorkTree()).classifiers))
-        commit, packages = start.get("commit", ""), start.get("environment", "")
-        parent = self.parent(start["name"] or first, start["key"], start["dvc"], commit)
+        name, commit, packages = start["name"] or first, start.get("commit", ""), start.get("environment", "")
+        with journal.lock("parent"):
+            row = self.in_progress(start["key"])
+            row = row or self.create(name, {"progress": start["key"]}, start["dvc"], commit)
         made_with = environment.digest(packages)
-        if f"environment.{made_with}" not in parent.data.tags:
-            self.client.log_text(parent.info.run_id, packages, f"environment/{made_with}.txt")
-            self.client.set_tag(parent.info.run_id, f"environment.{made_with}", packages.partition("\n")[0])
+        if f"environment.{made_with}" not in row.data.tags:
+            self._environment(row.info.run_id, f"environment.{made_with}", packages)
         tags = {
             "level": "stage",
             "stage": start["stage"],
             "execution": start["id"],
-            "content_key": start["key"],
-            "mlflow.parentRunId": parent.info.run_id,
+            "mlflow.parentRunId": row.info.run_id,
             "host": start["host"],
             "pid": str(start["pid"]),
             "environment": made_with,

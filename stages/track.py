@@ -1,18 +1,20 @@
 """Complete the MLflow rows. Last stage, no output: DVC runs it whenever anything changed, and never from a cache."""
 
 import os
+import sys
 
-from mistakes import rows, tracking
+from mistakes import custom, rows, tracking
 from mistakes.content import WorkTree
 from mistakes.stage import Run, stage
 
 
 @stage
 def main(run: Run) -> None:
-    """Tell MLflow what the journal holds and what the files say."""
+    """Tell MLflow what the journal holds and what the files say; say which own files changed meanwhile."""
     tracking.ship_pending()
     dvc = {key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
-    rows.complete(WorkTree(), dvc)
+    for sentence in [*rows.complete(WorkTree(), dvc), *custom.changed().values()]:
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
