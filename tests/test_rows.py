@@ -408,12 +408,15 @@ def make():
 
 
 def weights(path: Path, seed: int) -> None:
-    import torch
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
 
-    torch.manual_seed(seed)
-    shapes = {"1.weight": (8, 64), "1.bias": (8,), "3.weight": (10, 8), "3.bias": (10,)}
-    save_file({name: torch.randn(shape) for name, shape in shapes.items()}, path)
+    x, y = load_digits(return_X_y=True)
+    net = MLPClassifier((8,), early_stopping=True, random_state=seed).fit((x / 16 - 0.3) / 0.35, y)
+    layers = {"1": (net.coefs_[0], net.intercepts_[0]), "3": (net.coefs_[1], net.intercepts_[1])}
+    tensors = {f"{k}.weight": np.ascontiguousarray(w.T, np.float32) for k, (w, _) in layers.items()}
+    save_file(tensors | {f"{k}.bias": b.astype(np.float32) for k, (_, b) in layers.items()}, path)
 
 
 @pytest.mark.slow
@@ -437,7 +440,7 @@ def test_weights_and_code_under_the_same_name_are_taken_in_again(tmp_path: Path)
     keys.append(content.key(tree, "mine"))
     outputs.append(content.own_outputs(tree, "mine"))
 
-    (tmp_path / "net_of_mine.py").write_text(NET.replace("nn.ReLU()", "nn.Tanh()"))  # the same weights fit
+    (tmp_path / "net_of_mine.py").write_text(NET.replace("nn.ReLU()", "nn.GELU()"))  # the same weights fit
     done = checkout.run("dvc", "repro", "--force", "--single-item", "features@mine", check=False)
     assert done.returncode != 0
     assert "the code of net_of_mine:make is not what the classifier was taken in with" in done.stderr + done.stdout
