@@ -20,6 +20,7 @@ lint: $(BIN)/installed-test
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 ui: $(BIN)/installed
 	mistakes ui

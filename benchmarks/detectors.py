@@ -16,10 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mistakes import baselines, density, environment, features, guard, params
 from mistakes.artifacts import Array, load_arrays, load_tensors
-from mistakes.density import Density
-from mistakes.features import Batch
+from mistakes.config import params
+from mistakes.detectors import baselines, density, guard
+from mistakes.detectors.density import Density
+from mistakes.networks import extraction
+from mistakes.networks.extraction import Batch
+from mistakes.pipeline import environment
 
 Cost = tuple[float, float, float, float]  # seconds to fit, seconds to score, MB fitted, MB grown
 
@@ -72,7 +75,7 @@ def _flow(fit: Batch, val: Batch) -> Density:
 
 def whole(folder: Path) -> Batch:
     """Return stored features, read to memory."""
-    batch = features.load(folder)
+    batch = extraction.load(folder)
     early: tuple[Array, ...] = tuple(np.array(part) for part in batch.early)
     return Batch(np.array(batch.features), np.array(batch.logits), early)
 

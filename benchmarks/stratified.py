@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from mistakes.resampling import stratified_permutation
+from mistakes.statistics.resampling import stratified_permutation
 
 FAILURES, SUCCESSES, STRATA, RESAMPLES, ROUNDS = 745, 9255, 10, 10_000, 3
 

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mistakes import environment, project
 from mistakes.errors import InputError
+from mistakes.pipeline import environment, project
 
 
 def use(paths: list[Path], base: str, force: bool) -> None:
     """Write params.yaml: the committed one with the overlays named; without any, the committed one itself."""
-    from mistakes import overlays, params
+    from mistakes.config import params
+    from mistakes.pipeline import overlays
 
     overlays.use(paths, base, force)
     print(f"params.yaml: {' + '.join([base, *map(str, paths)])}; classifiers: {', '.join(params.load().classifiers)}")
@@ -23,7 +24,7 @@ def use(paths: list[Path], base: str, force: bool) -> None:
 
 def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip_corrupt: bool) -> None:
     """Print the guard's answer to new images (or files of features and logits) as CSV: a row for each input."""
-    from mistakes import check, deployment
+    from mistakes.serving import guard_model, predict_files
 
     here = project.find()
     if here and model.resolve().is_relative_to(here.resolve() / "data" / "guard"):
@@ -31,7 +32,7 @@ def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip
             _warn_of_other_results()
     if trust:  # an entry point may lie in the folder where one stands, or in the project's
         sys.path[:0] = ["", str(project.find() or "")]
-    answer, left_out = check.check(deployment.load(model, trust), paths, alpha, skip_corrupt)
+    answer, left_out = predict_files.check(guard_model.load(model, trust), paths, alpha, skip_corrupt)
     print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
     print(f"flagged {answer['flagged'].sum()} of {len(answer)}; left out {len(left_out)}", file=sys.stderr)
     for name in left_out[:5]:
@@ -43,7 +44,7 @@ def repair() -> None:
 
     Does nothing where there is nothing of the kind.
     """
-    from mistakes import repair
+    from mistakes.pipeline import repair
 
     for sentence in repair.repair():
         print(f"repaired {sentence}", file=sys.stderr)
@@ -58,13 +59,13 @@ def repair() -> None:
 def publish(revisions: list[str]) -> None:
     """Tell MLflow what it missed, and rebuild the rows of git revisions or DVC experiments (default: what is here)."""
     os.environ.setdefault("TRACKING_STRICT", "1")  # here telling MLflow is the whole point
-    from mistakes import content, rows, tracking
+    from mistakes.pipeline import mlflow_rows, mlflow_store, snapshot
 
-    tracking.ship_pending()
+    mlflow_store.ship_pending()
     for revision in revisions or [""]:
-        tree = content.GitTree(revision) if revision else content.WorkTree()
-        experiment = tree.experiment if isinstance(tree, content.GitTree) else None
-        said = rows.complete(tree, {"DVC_EXP_NAME": experiment} if experiment else {})
+        tree = snapshot.GitTree(revision) if revision else snapshot.WorkTree()
+        experiment = tree.experiment if isinstance(tree, snapshot.GitTree) else None
+        said = mlflow_rows.complete(tree, {"DVC_EXP_NAME": experiment} if experiment else {})
         for sentence in said:
             print(f"warning: {sentence}", file=sys.stderr)
         without_row = any(sentence.startswith("no row") for sentence in said)
@@ -76,26 +77,26 @@ def publish(revisions: list[str]) -> None:
 
 def show(what: Path | str) -> None:
     """Trace a run, or the file that it made, to commit, hashes and environment, and print how to get it back."""
-    from mistakes import lineage
+    from mistakes.pipeline import lineage
 
     print(lineage.describe(str(what)), end="")
 
 
 def ui(port: int) -> None:
     """Print the address of the run table and serve the MLflow UI on this project's store."""
-    from mistakes import tracking
+    from mistakes.pipeline import mlflow_store
 
-    store = tracking.Store()
-    address = tracking.uri() if tracking.uri().startswith("http") else f"http://127.0.0.1:{port}"
+    store = mlflow_store.Store()
+    address = mlflow_store.uri() if mlflow_store.uri().startswith("http") else f"http://127.0.0.1:{port}"
     wanted = "searchFilter=tags.level%20%3D%20%27pipeline%27"  # MLflow opens elsewhere: this is the table of rows
     print(f"open {address}/#/experiments/{store.experiment}/runs?{wanted}", flush=True)
-    if not tracking.uri().startswith("http"):
-        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.uri(), "--port", str(port)]
+    if not mlflow_store.uri().startswith("http"):
+        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", mlflow_store.uri(), "--port", str(port)]
         os.execv(sys.executable, command)
 
 
 def _changed() -> dict[str, str]:
-    from mistakes import custom
+    from mistakes.pipeline import custom
 
     sys.path.insert(0, "")  # as in the stages: an entry point may lie in the folder where one stands
     try:
@@ -117,33 +118,38 @@ def _warn_of_other_results() -> None:
 
 def results(names: list[str]) -> None:
     """Print the results of classifiers as Markdown tables, as in README.md."""
-    from mistakes import params, summary
+    from mistakes.config import params
+    from mistakes.report import markdown
 
     _warn_of_other_results()
     for name in names or params.load().classifiers:
-        print(summary.markdown(Path("data"), name))
+        print(markdown.markdown(Path("data"), name))
 
 
 def compare(names: list[str]) -> None:
     """Print classifiers side by side as Markdown tables: hypotheses and main scores."""
-    from mistakes import params, summary
+    from mistakes.config import params
+    from mistakes.report import markdown
 
     _warn_of_other_results()
-    print(summary.comparison(Path("data"), names or list(params.load().classifiers)), end="")
+    print(markdown.comparison(Path("data"), names or list(params.load().classifiers)), end="")
 
 
 def seeds(names: list[str]) -> None:
     """Print the mean over several trainings of a classifier, with intervals over trainings and images."""
-    from mistakes import params, seeds
     from mistakes.artifacts import load_table
-    from mistakes.detection import Settings
+    from mistakes.config import params
+    from mistakes.evaluation import repeated_runs
+    from mistakes.evaluation.detection import Settings
 
     _warn_of_other_results()
     section = params.load().detection
     tables = {name: load_table(Path("data/scores") / name / "scores.parquet") for name in names}
     scores = tuple(c.removeprefix("p_") for c in next(iter(tables.values())).columns if c.startswith("p_"))
     settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
-    print(seeds.markdown(seeds.across(tables, scores, settings), len(tables), section.confidence), end="")
+    print(
+        repeated_runs.markdown(repeated_runs.across(tables, scores, settings), len(tables), section.confidence), end=""
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

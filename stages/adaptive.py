@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import adaptive, attacks, baselines, conformal, density, given, models, saturation, scores
-from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_arrays, save_csv
+from mistakes.attacks import adaptive, adversarial, saturation
+from mistakes.data import precomputed
+from mistakes.detectors import baselines, conformal, density, scoring
+from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
-from mistakes.features import Extractor
-from mistakes.stage import Run, stage
+from mistakes.networks import models
+from mistakes.networks.extraction import Extractor
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage
@@ -22,19 +25,19 @@ def main(
     TARGET is the detector that is attacked, or ``none`` for plain PGD, which knows of no detector. A row of the table
     is a set under one score; thresholds come from the images of ``calibration`` alone.
     """
-    if given.outputs_in(test):
-        return given.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
+    if precomputed.outputs_in(test):
+        return precomputed.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
     section, device = run.params.adaptive, run.device
     images, labels = load_arrays(test, "images", "labels")
     model = models.load(classifier).to(device)
     if not models.differentiable(model, images, device):
-        return given.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS, models.NO_GRADIENT)
+        return precomputed.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS, models.NO_GRADIENT)
     extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
-    detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
+    detectors = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     attacked, targets = detectors.to(device), detectors.applicable(section.detectors, run.warn)
     calibrated = load_table(calibration)
     size, seed = section.batch_size, section.seed
-    origin = np.sort(attacks.initially_correct(model, images, labels, section.images, seed, device, size))
+    origin = np.sort(adversarial.initially_correct(model, images, labels, section.images, seed, device, size))
     if not len(origin):
         raise InputError(classifier, "correctly classified test images", 0, "at least one, to be attacked")
     x, y = images[origin], labels[origin]
@@ -49,7 +52,7 @@ def main(
     for eps in section.eps:
         settings = adaptive.Settings(eps, section.steps, section.lambdas, section.restarts, size, seed)
         plain = {"eps": eps, "eps_iter": 2.5 * eps / section.steps, "nb_iter": section.steps}
-        made = {"none": attacks.run(victim, x, y, "LinfPGDAttack", "linf", plain, seed, device, size).images}
+        made = {"none": adversarial.run(victim, x, y, "LinfPGDAttack", "linf", plain, seed, device, size).images}
         for name in targets:
             target = adaptive.target(extractor, attacked.differentiable(name), bool(saturated.any()))
             known = calibrated[name].to_numpy()
@@ -60,7 +63,7 @@ def main(
         for name, (success, p) in judged.items():
             undetected = success & (p[name] > section.alpha) if name in p else success
             save_arrays(out / "sets" / name / f"{eps:g}", images=made[name], success=success, undetected=undetected,
-                        linf=attacks.linf(made[name], x), origin=origin)  # fmt: skip
+                        linf=adversarial.linf(made[name], x), origin=origin)  # fmt: skip
     save_csv(out / "adaptive.csv", pd.DataFrame(rows))
     return {f"undetected.{r['target']}.{r['score']}.{r['eps']:g}": r["rate"] for r in rows}
 

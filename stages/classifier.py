@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes import augment, entries, intake, labels, models, own, semi, training
-from mistakes import classifier as classifiers
 from mistakes.artifacts import load_arrays, load_json, save_csv
-from mistakes.stage import Run, stage
+from mistakes.config import entries
+from mistakes.networks import architectures as classifiers
+from mistakes.networks import augmentation, external, label_budget, models, semi_supervised, training, validate_external
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage
@@ -20,13 +21,13 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
     """
     settings, device = run.classifier, run.device
     if isinstance(settings, entries.GivenOutputs):
-        return intake.outputs(fit, val, load_json(classes), out, run.warn)
+        return validate_external.outputs(fit, val, load_json(classes), out, run.warn)
     run.check_attacks()  # before all the training
     if isinstance(settings, entries.Own):
         return _take(run, settings, val, load_json(classes), out)
     images, truth = load_arrays(fit, "images", "labels")
     val_images, val_labels = load_arrays(val, "images", "labels")
-    known = labels.given(truth, settings.labels, settings.seed)
+    known = label_budget.given(truth, settings.labels, settings.seed)
     model = classifiers.new(settings.architecture, settings.width, int(truth.max()) + 1, images, settings.seed)
     values = settings.model_dump()
     schedule = training.Schedule(**{f.name: values[f.name] for f in fields(training.Schedule)})
@@ -37,14 +38,19 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
         return {"accuracy_val": accuracy}
 
     data = hashlib.sha256(images.tobytes() + truth.tobytes()).hexdigest()
-    code = [Path(str(module.__file__)).read_text() for module in (augment, classifiers, labels, semi, training)]
+    code = [
+        Path(str(module.__file__)).read_text()
+        for module in (augmentation, classifiers, label_budget, semi_supervised, training)
+    ]
     key = (settings, classifiers.describe(model), data, code, device.type)
     checkpoint = run.scratch(*key) / "checkpoint.safetensors"
     if isinstance(settings, entries.Supervised):
         history = training.train(model, images[known], truth[known], schedule, device, on_epoch, checkpoint)
     else:
-        method = semi.Method(settings.method, **{k: v for k, v in values.items() if k in semi.KEYS})
-        history = semi.train(model, images, truth, known, schedule, method, device, on_epoch, checkpoint)
+        method = semi_supervised.Method(
+            settings.method, **{k: v for k, v in values.items() if k in semi_supervised.KEYS}
+        )
+        history = semi_supervised.train(model, images, truth, known, schedule, method, device, on_epoch, checkpoint)
     classifiers.save(model, out / "model.safetensors")
     # columns are named, for a history that was resumed has its keys sorted
     save_csv(out / "history.csv", pd.DataFrame(history, columns=["epoch", "loss", "accuracy_val"]))
@@ -59,9 +65,9 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
 
 def _take(run: Run, settings: entries.Own, val: Path, classes: list[str], out: Path) -> dict[str, float]:
     (images, truth), where, device = load_arrays(val, "images", "labels"), f"classifiers.{run.name}", run.device
-    model = intake.take(settings.model_dump(), where, images, len(classes), device)
-    accuracy = intake.judge(model, where, images, truth, classes, device, run.warn)
-    own.save(model, out / "model.safetensors")
+    model = validate_external.take(settings.model_dump(), where, images, len(classes), device)
+    accuracy = validate_external.judge(model, where, images, truth, classes, device, run.warn)
+    external.save(model, out / "model.safetensors")
     save_csv(out / "history.csv", pd.DataFrame(columns=["epoch", "loss", "accuracy_val"]))
     return {"accuracy_val": accuracy, "epochs": 0, "gradients": models.differentiable(model, images, device)}
 

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mistakes import corruptions, given
 from mistakes.artifacts import load_arrays, save_arrays
-from mistakes.stage import Run, stage
+from mistakes.data import corruptions, precomputed
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage
 def main(run: Run, test: Path, out: Path) -> dict[str, float]:
     """Write out/sets/KIND_SEVERITY/{images,origin}.npy: the same test images in each, origin their place in test."""
     section = run.params.corruptions
-    if given.outputs_in(test):
-        return given.decline("corruptions", out / "sets")
+    if precomputed.outputs_in(test):
+        return precomputed.decline("corruptions", out / "sets")
     (images,) = load_arrays(test, "images")
     origin = np.sort(np.random.default_rng(section.seed).permutation(len(images))[: section.images])
     chosen = images[origin]

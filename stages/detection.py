@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import conformal, delong, detection, operating, risk
 from mistakes.artifacts import load_table, save_csv
-from mistakes.stage import Run, stage
+from mistakes.detectors import conformal
+from mistakes.evaluation import detection, differences, mixtures, operating_point
+from mistakes.pipeline.runner import Run, stage
 
 SHOWN = ("auroc", "aupr", "aupr_success", "fpr95", "flagged")
 MACRO = ("macro_auroc", "macro_auroc_low", "macro_auroc_high")
@@ -38,12 +39,14 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
         "detection": found.sets,
         "macro": found.macro,
         "heat": detection.heat(found.sets),
-        "differences": delong.differences(inputs, found, settings),
-        "mixtures": risk.mixtures(inputs, scores, section.mixtures, section.alpha),
-        "false_alarms": operating.false_alarms(inputs, scores, section.alphas, n_cal, section.confidence, everyone),
-        "flagged": operating.flagged(inputs, scores, section.alphas, section.confidence),
-        "undetected": operating.undetected(inputs, scores, settings),
-        "shift": operating.shift(inputs, scores, settings),
+        "differences": differences.differences(inputs, found, settings),
+        "mixtures": mixtures.mixtures(inputs, scores, section.mixtures, section.alpha),
+        "false_alarms": operating_point.false_alarms(
+            inputs, scores, section.alphas, n_cal, section.confidence, everyone
+        ),
+        "flagged": operating_point.flagged(inputs, scores, section.alphas, section.confidence),
+        "undetected": operating_point.undetected(inputs, scores, settings),
+        "shift": operating_point.shift(inputs, scores, settings),
         "roc": detection.roc_curves(inputs, "log_density"),
         "histogram": detection.histograms(inputs),
         "deciles": detection.deciles(inputs, section.confidence),

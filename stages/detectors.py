@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 
-from mistakes import baselines, density, features, gaussians, labels, scores
-from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_json, save_table
+from mistakes.detectors import baselines, density, gaussians, scoring
+from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
-from mistakes.stage import Run, stage
+from mistakes.networks import extraction, label_budget
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage
@@ -18,9 +19,9 @@ def main(run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, o
     Baselines that need labels of fit get those that the classifier had, and its predictions for all other images.
     MLflow is told what each baseline costs to fit, and to score cal with: cost.NAME.fit_seconds and so on.
     """
-    training, held_out, calibration = features.load(fit), features.load(val), features.load(cal)
+    training, held_out, calibration = extraction.load(fit), extraction.load(val), extraction.load(cal)
     (truth_fit,), (truth_val,), (truth,) = (load_arrays(part, "labels") for part in (fit, val, cal))
-    labels_fit = labels.completed(truth_fit, training.logits, run.classifier.labels, run.classifier.seed)
+    labels_fit = label_budget.completed(truth_fit, training.logits, run.classifier.labels, run.classifier.seed)
     settings = baselines.Settings(**run.params.detectors.model_dump(exclude={"calibration"}))
     fitted, costs = baselines.measure(
         training.features, training.logits, labels_fit, settings, calibration.features, calibration.logits
@@ -43,8 +44,8 @@ def main(run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, o
     guard = guards.fit(training.early, training.logits, reference, guards.Settings(**run.params.guard.model_dump()))
     guards.save(guard, out / "guard.safetensors")
 
-    found = scores.Detectors(flow_density, fitted, guard).score(calibration)
-    table = scores.table(found, calibration.logits, truth)
+    found = scoring.Detectors(flow_density, fitted, guard).score(calibration)
+    table = scoring.table(found, calibration.logits, truth)
     calibrating = table[table["correct"] | everyone].reset_index(drop=True)
     if not len(calibrating):
         raise InputError(cal, f"none of {len(table)} images is classified correctly, so nothing calibrates a score")

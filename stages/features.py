@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from mistakes import given, models
 from mistakes.artifacts import load_arrays, save_arrays, save_batches
-from mistakes.features import Extractor, load
-from mistakes.stage import Run, stage
+from mistakes.data import precomputed
+from mistakes.networks import models
+from mistakes.networks.extraction import Extractor, load
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage
@@ -13,7 +14,7 @@ def main(run: Run, classifier: Path, fit: Path, val: Path, cal: Path, test: Path
     """Write out/SPLIT/{features,early_1,early_2,...,logits,labels}.npy for each split."""
     section = run.params.features
     splits = (fit, val, cal, test)
-    if given.outputs_in(fit):
+    if precomputed.outputs_in(fit):
         for split in splits:
             (labels,) = load_arrays(split, "labels")
             save_arrays(out / split.name, **load(split).arrays(), labels=labels)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes import density
 from mistakes.artifacts import load_arrays, save_csv
+from mistakes.detectors import density
 from mistakes.errors import InputError
-from mistakes.stage import Run, stage
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage

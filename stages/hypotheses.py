@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes import controls, detection, hypotheses
 from mistakes.artifacts import load_table, save_json, save_text
 from mistakes.errors import InputError
-from mistakes.hypotheses import Group, Sample
-from mistakes.stage import Run, stage
+from mistakes.evaluation import detection, hypotheses, negative_controls
+from mistakes.evaluation.hypotheses import Group, Sample
+from mistakes.pipeline.runner import Run, stage
 
 SHOWN = ("p", "p_holm", "p_bh", "p_second", "n", "a12", "a12_low", "a12_high", "hodges_lehmann", "hodges_lehmann_low",
          "hodges_lehmann_high", "odds_ratio", "rate_ratio", "power", "a12_detectable")  # fmt: skip
@@ -47,13 +47,16 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
                     hypotheses.test(hypothesis, name, registered.family, registered.test, compared, settings)
                 )  # fmt: skip
     rows = hypotheses.adjusted(results, section.alpha, section.smallest_a12)
-    checked = controls.all_of(
+    checked = negative_controls.all_of(
         sample(mistakes, successes, False), train["log_density"].to_numpy(),
-        controls.Settings(**section.controls.model_dump(), bootstrap=section.bootstrap, seed=section.seed),
+        negative_controls.Settings(**section.controls.model_dump(), bootstrap=section.bootstrap, seed=section.seed),
     )  # fmt: skip
     save_json(out / "hypotheses.json", rows.to_dict("records"))
     save_json(out / "controls.json", [asdict(control) for control in checked])
-    save_text(out / "hypotheses.md", f"{hypotheses.markdown(rows)}\nNegative controls\n\n{controls.markdown(checked)}")
+    save_text(
+        out / "hypotheses.md",
+        f"{hypotheses.markdown(rows)}\nNegative controls\n\n{negative_controls.markdown(checked)}",
+    )
     metrics = {f"{row['hypothesis']}.{row['set']}.{c}": row[c] for row in rows.to_dict("records") for c in SHOWN}
     metrics |= {f"control.{c.control}.{key}": asdict(c)[key] for c in checked for key in SHOWN_CONTROL}
     return {key: value for key, value in metrics.items() if value is not None}

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mistakes import datasets, duplicates, splitting
 from mistakes.artifacts import load_csv, load_json, save_arrays, save_json
-from mistakes.datasets import Labelled
-from mistakes.stage import Run, stage
+from mistakes.data import datasets, duplicates, splitting
+from mistakes.data.datasets import Labelled
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from mistakes import datasets, duplicates, formats, given
-from mistakes import ood as sets
 from mistakes.artifacts import Array, load_arrays, load_json, save_arrays
+from mistakes.config.sections import Ood
+from mistakes.data import datasets, duplicates, formats, precomputed
+from mistakes.data import ood as sets
 from mistakes.errors import InputError
-from mistakes.sections import Ood
-from mistakes.stage import Run, stage
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage
@@ -17,7 +17,7 @@ def main(run: Run, test: Path, raw: Path, out: Path) -> dict[str, int]:
     dataset = description["dataset"]
     if dataset in section.sets:
         raise InputError("params.yaml", "ood.sets", dataset, "sets that are not the in-distribution data set itself")
-    if given.outputs_in(test):
+    if precomputed.outputs_in(test):
         drawn = _given(section, raw / "ood", description["arrays"], out)
     else:
         drawn = _images(section, load_arrays(test, "images")[0], raw / "ood")
@@ -44,7 +44,7 @@ def _images(section: Ood, images: Array, raw: Path) -> dict[str, dict[str, Array
 
 def _given(section: Ood, raw: Path, keys: list[str], out: Path) -> dict[str, dict[str, Array]]:
     if not section.sets:
-        given.decline("ood", out / "sets")
+        precomputed.decline("ood", out / "sets")
     drawn = {}
     for name in section.sets:
         arrays = load_arrays(raw / name, *keys)

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from mistakes import outputs, own_images, sources
 from mistakes.artifacts import save_arrays, save_json
-from mistakes.raws import Fetched, ImageFolder, OwnFeatures
-from mistakes.stage import Run, stage
+from mistakes.config.raws import Fetched, ImageFolder, OwnFeatures
+from mistakes.data import custom_images, download, feature_files
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage
@@ -23,16 +23,16 @@ def main(run: Run, out: Path) -> None:
     elif isinstance(section, ImageFolder):
         description = _own_images(section, out)
     else:
-        description = dict(sources.fetch(section.dataset, out))
-        description |= _ood(section, out, sources.SHAPES[section.dataset])
+        description = dict(download.fetch(section.dataset, out))
+        description |= _ood(section, out, download.SHAPES[section.dataset])
     save_json(out / "dataset.json", {"dataset": section.dataset, **description})
     for sentence in description.get("warnings", []):
         run.warn(sentence)
 
 
 def _own_images(section: ImageFolder, out: Path) -> dict[str, Any]:
-    parts = own_images.parts(**section.model_dump(exclude={"dataset", "groups", "ood"}))
-    description = own_images.save(out, parts, section.groups)
+    parts = custom_images.parts(**section.model_dump(exclude={"dataset", "groups", "ood"}))
+    description = custom_images.save(out, parts, section.groups)
     said = [f"raw.{name}: {sentence}" for name, part in parts.items() for sentence in part.warnings]
     more = _ood(section, out, parts["train"].images.shape[1:])
     return description | {"warnings": said + more.get("warnings", [])}
@@ -45,10 +45,10 @@ def _ood(section: Fetched | ImageFolder, out: Path, shape: tuple[int, int, int])
     for name, path in (section.ood if isinstance(section.ood, dict) else dict.fromkeys(section.ood)).items():
         folder = out / "ood" / name
         if path is None:
-            files = sources.fetch(name, folder, test_only=True)
+            files = download.fetch(name, folder, test_only=True)
             save_json(folder / "dataset.json", {"dataset": name, **files})
         else:
-            warnings = own_images.save_ood(folder, Path(path), shape, corrupt)
+            warnings = custom_images.save_ood(folder, Path(path), shape, corrupt)
             said += [f"raw.ood.{name}: {sentence}" for sentence in warnings]
             save_json(folder / "dataset.json", {"dataset": "image_folder"})
     return {"warnings": said} if said else {}
@@ -57,7 +57,7 @@ def _ood(section: Fetched | ImageFolder, out: Path, shape: tuple[int, int, int])
 def _own_features(section: OwnFeatures, out: Path) -> dict[str, Any]:
     said: list[str] = []
     paths, foreign = ({name: Path(path) for name, path in of.items()} for of in (section.parts, section.ood))
-    parts, ood = outputs.read(paths, foreign, section.classes, said.append)
+    parts, ood = feature_files.read(paths, foreign, section.classes, said.append)
     for folder, arrays in [*parts.items(), *((f"ood/{name}", arrays) for name, arrays in ood.items())]:
         save_arrays(out / folder, **arrays)
     first = next(iter(parts.values()))

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mistakes import compare, given, report
 from mistakes.artifacts import load_arrays, load_csv, load_json, load_table, save_text
-from mistakes.detection import Settings
-from mistakes.stage import Run, stage
+from mistakes.data import precomputed
+from mistakes.evaluation import comparison
+from mistakes.evaluation.detection import Settings
+from mistakes.pipeline.runner import Run, stage
+from mistakes.report import page
 
 TABLES = (
     "detection", "macro", "heat", "differences", "mixtures", "false_alarms", "flagged", "undetected", "shift", "roc",
@@ -15,7 +17,7 @@ TABLES = (
 )  # fmt: skip
 
 
-def compared(evidence: list[report.Evidence], together: list[tuple[str, ...]], run: Run) -> compare.Comparison:
+def compared(evidence: list[page.Evidence], together: list[tuple[str, ...]], run: Run) -> comparison.Comparison:
     """Return what several classifiers show side by side."""
     section = run.params.detection
     settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
@@ -23,7 +25,7 @@ def compared(evidence: list[report.Evidence], together: list[tuple[str, ...]], r
         {one.name: of(one) for one in evidence}
         for of in (lambda e: e.scores, lambda e: e.tables["macro"], lambda e: e.hypotheses)
     )
-    return compare.compare(scores, macros, hypotheses, together, settings)
+    return comparison.compare(scores, macros, hypotheses, together, settings)
 
 
 @stage
@@ -34,7 +36,7 @@ def main(
     """Write out/report.html. Folders of classifiers that params.yaml does not name are passed over."""
     stages = (classifier, flow, detectors, adversarial, scores, adaptive, hypotheses, detection, guard)
     evidence = [
-        report.Evidence(
+        page.Evidence(
             name,
             load_table(scores / name / "scores.parquet"),
             load_json(scores / name / "metrics.json"),
@@ -45,20 +47,20 @@ def main(
             load_csv(adaptive / name / "adaptive.csv"),
             {table: load_csv(detection / name / f"{table}.csv") for table in TABLES},
             [sentence for folder in stages for sentence in load_json(folder / name / "warnings.json")],
-            report.left_out(load_json(detectors / name / "metrics.json")),
+            page.left_out(load_json(detectors / name / "metrics.json")),
         )
         for name in run.params.classifiers
     ]
     (indices,) = load_arrays(test, "indices")
-    pixels = None if given.outputs_in(test) else np.asarray(load_arrays(test, "images")[0])
+    pixels = None if precomputed.outputs_in(test) else np.asarray(load_arrays(test, "images")[0])
     warnings = [*load_json(images), *load_json(ood)]
-    inputs, detected = report.Inputs(pixels, indices, load_json(classes), warnings), run.params.detection
+    inputs, detected = page.Inputs(pixels, indices, load_json(classes), warnings), run.params.detection
     entries = {name: entry.model_dump() for name, entry in run.params.classifiers.items()}
-    page = report.render(
+    text = page.render(
         evidence, inputs, detected.alpha, detected.confidence, run.params.hypotheses.resamples,
-        run.params.report.gallery, compared(evidence, compare.groups(entries), run) if len(evidence) > 1 else None,
+        run.params.report.gallery, compared(evidence, comparison.groups(entries), run) if len(evidence) > 1 else None,
     )  # fmt: skip
-    save_text(out / "report.html", page)
+    save_text(out / "report.html", text)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes import baselines, conformal, density, detection, features, given, models, scores
-from mistakes import guard as guards
 from mistakes.artifacts import load_arrays, load_table, save_table
+from mistakes.data import precomputed
+from mistakes.detectors import baselines, conformal, density, scoring
+from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
-from mistakes.stage import Run, stage
+from mistakes.evaluation import detection
+from mistakes.networks import extraction, models
+from mistakes.pipeline.runner import Run, stage
 
 
 @stage
@@ -18,14 +21,14 @@ def main(
     adversarial: Path, ood: Path, held_out: Path, corruptions: Path, out: Path,
 ) -> dict[str, float]:  # fmt: skip
     """Write out/scores.parquet: a row per input, a column per score and, with the prefix p_, its conformal p-value."""
-    detectors = scores.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
-    network = None if given.outputs_in(held_out) else models.load(classifier)
-    outputs = features.of_sets(network, **run.params.features.model_dump(), device=run.device)
+    detectors = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
+    network = None if precomputed.outputs_in(held_out) else models.load(classifier)
+    outputs = extraction.of_sets(network, **run.params.features.model_dump(), device=run.device)
     calibrated = load_table(calibration)
 
-    def rows(source: str, name: str, batch: features.Batch, labels: np.ndarray, index: np.ndarray) -> pd.DataFrame:
+    def rows(source: str, name: str, batch: extraction.Batch, labels: np.ndarray, index: np.ndarray) -> pd.DataFrame:
         found = detectors.score(batch, f"{source} inputs of {name}")
-        part = scores.table(found, batch.logits, labels)
+        part = scoring.table(found, batch.logits, labels)
         for score in found:
             part[f"p_{score}"] = conformal.p_values(calibrated[score].to_numpy(), part[score].to_numpy())
         part.insert(0, "source", source)
@@ -33,20 +36,20 @@ def main(
         part.insert(2, "index", index)  # of the image in its set; of the clean image in test where it comes from one
         return part
 
-    stored, (labels,), (labels_fit,) = features.load(test), load_arrays(test, "labels"), load_arrays(fit, "labels")
+    stored, (labels,), (labels_fit,) = extraction.load(test), load_arrays(test, "labels"), load_arrays(fit, "labels")
     parts = [rows("id", "test", stored, labels, np.arange(len(labels)))]
     right = int(parts[0]["correct"].sum())
     if right < detection.LEAST:
         least = f"at least {detection.LEAST}, which failures are compared with (labels in the order of the logits?)"
         raise InputError(test, f"{right} of {len(labels)} images are classified correctly, expected {least}")
     some = np.sort(np.random.default_rng(0).permutation(len(labels_fit))[: len(labels)])  # as many as in test
-    parts.append(rows("fit", "fit", features.load(fit).take(some), labels_fit[some], some))
+    parts.append(rows("fit", "fit", extraction.load(fit).take(some), labels_fit[some], some))
     for source, root in (("adversarial", adversarial), ("shifted", corruptions)):
-        for folder in given.folders(root):
+        for folder in precomputed.folders(root):
             _, origin = load_arrays(folder, "images", "origin")
             parts.append(rows(source, folder.name, outputs(folder), labels[origin], origin))
     near = [held_out] if len(load_arrays(held_out, "labels")[0]) else []
-    for folder in [*given.folders(ood), *near]:
+    for folder in [*precomputed.folders(ood), *near]:
         n = len((batch := outputs(folder)).logits)
         parts.append(rows("ood", folder.name, batch, np.full(n, -1), np.arange(n)))
     table = pd.concat(parts, ignore_index=True)

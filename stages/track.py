@@ -3,17 +3,17 @@
 import os
 import sys
 
-from mistakes import custom, rows, tracking
-from mistakes.content import WorkTree
-from mistakes.stage import Run, stage
+from mistakes.pipeline import custom, mlflow_rows, mlflow_store
+from mistakes.pipeline.runner import Run, stage
+from mistakes.pipeline.snapshot import WorkTree
 
 
 @stage
 def main(run: Run) -> None:
     """Tell MLflow what the journal holds and what the files say; say which own files changed meanwhile."""
-    tracking.ship_pending()
+    mlflow_store.ship_pending()
     dvc = {key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
-    for sentence in [*rows.complete(WorkTree(), dvc), *custom.changed().values()]:
+    for sentence in [*mlflow_rows.complete(WorkTree(), dvc), *custom.changed().values()]:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 

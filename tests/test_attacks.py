@@ -12,39 +12,28 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from mistakes import (
-    adaptive,
-    adversaries,
-    artifacts,
-    attacks,
-    baselines,
-    classifier,
-    conformal,
-    density,
-    guard,
-    own,
-    params,
-    saturation,
-    scores,
-    training,
-)
+from mistakes import artifacts
+from mistakes.attacks import adaptive, adversarial, adversaries, saturation
+from mistakes.config import params
+from mistakes.detectors import baselines, conformal, density, guard, scoring
 from mistakes.errors import InputError
-from mistakes.features import Batch, Extractor
-from mistakes.stage import Run
+from mistakes.networks import architectures, external, training
+from mistakes.networks.extraction import Batch, Extractor
+from mistakes.pipeline.runner import Run
 
 ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
 CPU = torch.device("cpu")
-DETECTORS = scores.NAMES
+DETECTORS = scoring.NAMES
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
     """A small trained network with its detectors, calibrated, and images that it classifies correctly."""
 
-    model: classifier.Classifier
+    model: architectures.Classifier
     extractor: Extractor
-    detectors: scores.Detectors
+    detectors: scoring.Detectors
     calibration: dict[str, np.ndarray]
     images: np.ndarray
     labels: np.ndarray
@@ -65,7 +54,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> System:
     digits = load_digits()
     images, labels = (digits.images * 255 / 16).round().astype(np.uint8)[:, None], digits.target
     schedule = training.Schedule(8, 32, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
-    model = classifier.new("small_cnn", 8, 10, images[:900], 0)
+    model = architectures.new("small_cnn", 8, 10, images[:900], 0)
     checkpoint = tmp_path_factory.mktemp("system") / "c.safetensors"
     training.train(model, images[:900], labels[:900], schedule, CPU, lambda *_: {}, checkpoint)
     model.eval().requires_grad_(False)
@@ -80,16 +69,16 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> System:
     shares = dict.fromkeys(guard.PARTS, 0.2)
     reference = (right.early, right.logits, density.evaluate(flow.log_prob, right.features))
     guarded = guard.fit(fit.early, fit.logits, reference, guard.Settings(0, shares, 16, 5, 64, 2e-3))
-    detectors = scores.Detectors(flow, others, guarded)
+    detectors = scoring.Detectors(flow, others, guarded)
     calibration = detectors.score(right)
-    origin = attacks.initially_correct(model, images[1200:], labels[1200:], 500, 0, CPU, 500) + 1200
+    origin = adversarial.initially_correct(model, images[1200:], labels[1200:], 500, 0, CPU, 500) + 1200
     assert len(origin) >= 480
     return System(model, extractor, detectors, calibration, images[origin], labels[origin])
 
 
 def run(system: System, attack: str, norm: str, n: int = 500, batch_size: int = 500, **arguments: float):
     x, y = system.images[:n], system.labels[:n]
-    return attacks.run(system.model, x, y, attack, norm, arguments, 0, CPU, batch_size)
+    return adversarial.run(system.model, x, y, attack, norm, arguments, 0, CPU, batch_size)
 
 
 # attacks
@@ -102,7 +91,9 @@ def test_success_grows_with_eps_and_stays_within_it_after_rounding(system: Syste
         change = np.abs(made.images.astype(int) - system.images[:60]).max((1, 2, 3))
         assert (change <= int(eps * 255)).all()
         assert made.linf == pytest.approx(change / 255, abs=1e-6)
-        assert np.array_equal(made.success, attacks.predict(system.model, made.images, CPU, 50) != system.labels[:60])
+        assert np.array_equal(
+            made.success, adversarial.predict(system.model, made.images, CPU, 50) != system.labels[:60]
+        )
         rates.append(made.success.mean())
     assert rates[0] == 0  # less than one grey level: nothing is left of it in an 8-bit image
     assert 0 < rates[1] < rates[2]
@@ -120,11 +111,11 @@ def test_l2_attacks_stay_within_eps_after_rounding(system: System, eps: float) -
 
 def test_minimal_l2_attack_finds_the_distance_of_a_linear_model_from_its_boundary(rng: np.random.Generator) -> None:
     images = rng.integers(60, 190, (30, 1, 8, 8)).astype(np.uint8)
-    model = classifier.new("small_cnn", 4, 2, images, 0)
+    model = architectures.new("small_cnn", 4, 2, images, 0)
     model.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval().requires_grad_(False)
-    labels = attacks.predict(model, images, CPU, 30)
-    made = attacks.run(model, images, labels, "DDNL2Attack", "l2", {"nb_iter": 200}, 0, CPU, 30)
-    logits, w = model(classifier.to_unit(images)), model.net[1].weight / model.std.squeeze()
+    labels = adversarial.predict(model, images, CPU, 30)
+    made = adversarial.run(model, images, labels, "DDNL2Attack", "l2", {"nb_iter": 200}, 0, CPU, 30)
+    logits, w = model(architectures.to_unit(images)), model.net[1].weight / model.std.squeeze()
     distance = ((logits[:, 0] - logits[:, 1]).abs() / (w[0] - w[1]).norm()).numpy()
     far = distance > 0.1  # where rounding to grey levels (0.016 in L2) is not all of the change
     assert far.sum() >= 10
@@ -184,9 +175,9 @@ def test_success_rates_agree_with_foolbox(system: System, kind: str, eps: float)
     }[kind]
     made = run(system, name, "linf", eps=eps, **ours)
     model = foolbox.PyTorchModel(system.model, bounds=(0, 1), device="cpu")
-    _, found, _ = theirs(model, classifier.to_unit(system.images), torch.as_tensor(system.labels), epsilons=eps)
-    stored = attacks._store(system.images, found.numpy(), "linf", eps)
-    second = (attacks.predict(system.model, stored, CPU, 500) != system.labels).mean()
+    _, found, _ = theirs(model, architectures.to_unit(system.images), torch.as_tensor(system.labels), epsilons=eps)
+    stored = adversarial._store(system.images, found.numpy(), "linf", eps)
+    second = (adversarial.predict(system.model, stored, CPU, 500) != system.labels).mean()
     assert 0.02 < second < 0.98  # where an attack could differ
     assert made.success.mean() == pytest.approx(second, abs=0.02)
 
@@ -197,7 +188,7 @@ def test_spsa_is_a_black_box_attack_that_works(system: System) -> None:
     assert made.gradients == 0
     assert made.success.mean() > 0.2
     noise = system.images[:40] + np.random.default_rng(0).choice([-38, 38], (40, 1, 8, 8))
-    guessed = attacks.predict(system.model, noise.clip(0, 255).astype(np.uint8), CPU, 40) != system.labels[:40]
+    guessed = adversarial.predict(system.model, noise.clip(0, 255).astype(np.uint8), CPU, 40) != system.labels[:40]
     assert made.success.mean() > guessed.mean() + 0.1  # it learns from the logits
 
     class Opaque(torch.nn.Module):
@@ -209,58 +200,60 @@ def test_spsa_is_a_black_box_attack_that_works(system: System) -> None:
             return system.model(x.detach()).detach()
 
     x, y = system.images[:40], system.labels[:40]
-    blind = attacks.run(Opaque(), x, y, "LinfSPSAAttack", "linf", arguments, 0, CPU, 500)
+    blind = adversarial.run(Opaque(), x, y, "LinfSPSAAttack", "linf", arguments, 0, CPU, 500)
     assert np.array_equal(blind.images, made.images)
     with pytest.raises(InputError, match="LinfPGDAttack fails .*does not require grad.*it is LinfPGDAttack.predict, "):
-        attacks.run(Opaque(), x, y, "LinfPGDAttack", "linf", {"eps": 0.1}, 0, CPU, 500)
+        adversarial.run(Opaque(), x, y, "LinfPGDAttack", "linf", {"eps": 0.1}, 0, CPU, 500)
     assert run(system, "LinfPGDAttack", "linf", 40, eps=0.1, nb_iter=3).gradients == 3
 
 
 # sanity checks
 
 
-def trial(success: list[int], eps: float | None, attack: str = "A", black_box: bool = False) -> attacks.Trial:
-    return attacks.Trial(attack, "linf", eps, black_box, np.arange(len(success)), np.array(success, bool))
+def trial(success: list[int], eps: float | None, attack: str = "A", black_box: bool = False) -> adversarial.Trial:
+    return adversarial.Trial(attack, "linf", eps, black_box, np.arange(len(success)), np.array(success, bool))
 
 
 def test_mcnemar_has_its_closed_form() -> None:
     both, neither = [True, False], [True, False]
     a, b = np.array([*both, *[True] * 7, *[False] * 2]), np.array([*neither, *[False] * 7, *[True] * 2])
-    assert attacks.mcnemar(a, b) == pytest.approx(46 / 512)  # P(X >= 7), X ~ Binomial(9, 1/2): 36 + 9 + 1
-    assert attacks.mcnemar(b, a) == pytest.approx(1 - 10 / 512)
-    assert attacks.mcnemar(a, a) == 1
+    assert adversarial.mcnemar(a, b) == pytest.approx(46 / 512)  # P(X >= 7), X ~ Binomial(9, 1/2): 36 + 9 + 1
+    assert adversarial.mcnemar(b, a) == pytest.approx(1 - 10 / 512)
+    assert adversarial.mcnemar(a, a) == 1
 
 
 def test_success_that_falls_with_eps_is_refused() -> None:
     strong, weak = [1] * 9 + [0], [0] * 9 + [1]
-    grown = attacks.check_growth(
+    grown = adversarial.check_growth(
         {"a_02": trial(weak, 0.02), "a_01": trial(weak, 0.01), "b": trial(weak, 0.3, "B")}, 0.01
     )
     assert grown == {"a_01.a_02": 0}
-    assert attacks.check_growth({"x": trial(strong, 0.2), "y": trial(weak, 0.1)}, 0.01) == {"y.x": pytest.approx(0.8)}
-    assert attacks.check_growth({"x": trial(strong, None), "y": trial(weak, None)}, 0.01) == {}
+    assert adversarial.check_growth({"x": trial(strong, 0.2), "y": trial(weak, 0.1)}, 0.01) == {
+        "y.x": pytest.approx(0.8)
+    }
+    assert adversarial.check_growth({"x": trial(strong, None), "y": trial(weak, None)}, 0.01) == {}
     with pytest.raises(InputError, match=r"attacks.y is success 0.000 at eps 0.2, 0.900 at eps 0.1 \(x\), p = 0.002"):
-        attacks.check_growth({"x": trial(strong, 0.1), "y": trial([0] * 10, 0.2)}, 0.01)
+        adversarial.check_growth({"x": trial(strong, 0.1), "y": trial([0] * 10, 0.2)}, 0.01)
 
 
 def test_white_box_weaker_than_black_box_is_refused() -> None:
     strong, weak = [1] * 9 + [0], [0] * 10
     black = trial(strong, 0.1, "SPSA", True)
-    found = attacks.check_black_box({"spsa": black, "bad": trial(weak, 0.1), "good": trial(strong, 0.1, "B")}, 0.01)
+    found = adversarial.check_black_box({"spsa": black, "bad": trial(weak, 0.1), "good": trial(strong, 0.1, "B")}, 0.01)
     assert found == {"spsa.good": 0}
     with pytest.raises(InputError, match="attacks.spsa is black-box success 0.900, white-box success 0.000 .bad."):
-        attacks.check_black_box({"spsa": black, "bad": trial(weak, 0.1)}, 0.01)
+        adversarial.check_black_box({"spsa": black, "bad": trial(weak, 0.1)}, 0.01)
     with pytest.raises(InputError, match="expected a gradient-based attack with norm linf and eps 0.1"):
-        attacks.check_black_box({"spsa": black, "other": trial(strong, 0.2)}, 0.01)
+        adversarial.check_black_box({"spsa": black, "other": trial(strong, 0.2)}, 0.01)
 
 
 def test_a_broken_attack_is_refused(system: System) -> None:
     x, y = system.images[:100], system.labels[:100]
     made = run(system, "LinfPGDAttack", "linf", 50, eps=0.5, eps_iter=0.1, nb_iter=10)
-    assert attacks.check_unbounded("u", made, 0.99) == 1
+    assert adversarial.check_unbounded("u", made, 0.99) == 1
     broken = dataclasses.replace(made, success=np.arange(50) % 2 == 0)
     with pytest.raises(InputError, match="u is success 0.500 of 50 images, expected at least 0.99"):
-        attacks.check_unbounded("u", broken, 0.99)
+        adversarial.check_unbounded("u", broken, 0.99)
     said: list[str] = []
     assert saturation.attackable(system.model, x, y, CPU, 50, most=0.0, warn=said.append)[0] is system.model
     assert not said
@@ -269,7 +262,7 @@ def test_a_broken_attack_is_refused(system: System) -> None:
 class Sure(torch.nn.Module):
     """The same classifier, so sure that its softmax saturates in float32."""
 
-    def __init__(self, model: classifier.Classifier, factor: float) -> None:
+    def __init__(self, model: architectures.Classifier, factor: float) -> None:
         super().__init__()
         self.model, self.classes, self.factor = model, model.classes, factor
 
@@ -287,10 +280,10 @@ def test_a_saturated_classifier_is_attacked_by_its_margin(system: System) -> Non
     arguments = {"eps": 0.15, "eps_iter": 0.03, "nb_iter": 10}
     made = {}
     for name, model in (("plain", system.model), ("sure", sure), ("victim", victim)):
-        made[name] = attacks.run(model, x, y, "LinfPGDAttack", "linf", arguments, 0, CPU, 50)
+        made[name] = adversarial.run(model, x, y, "LinfPGDAttack", "linf", arguments, 0, CPU, 50)
     assert made["sure"].success.mean() < 0.2  # what an attack on the cross-entropy finds
     assert made["victim"].success.mean() == pytest.approx(made["plain"].success.mean(), abs=0.05)
-    assert np.array_equal(attacks.predict(victim, x, CPU, 50), attacks.predict(sure, x, CPU, 50))
+    assert np.array_equal(adversarial.predict(victim, x, CPU, 50), adversarial.predict(sure, x, CPU, 50))
     assert f"zero at {saturated.sum()} of 100 attacked images" in said[0]
 
 
@@ -299,7 +292,7 @@ def test_other_attacks_too_work_on_a_saturated_classifier(system: System, attack
     x, y = system.images[:40], system.labels[:40]
     arguments = {"nb_iter": 30} if attack == "DDNL2Attack" else {"eps": 2.0, "eps_iter": 0.2, "nb_iter": 20}
     victim, _, _ = saturation.attackable(Sure(system.model, 1e5), x, y, CPU, 50, most=1.0, warn=pytest.fail)
-    made = attacks.run(victim, x, y, attack, "l2", arguments, 0, CPU, 50)
+    made = adversarial.run(victim, x, y, attack, "l2", arguments, 0, CPU, 50)
     assert made.success.mean() > 0.8
 
 
@@ -312,13 +305,13 @@ def test_a_classifier_without_any_gradient_is_told_from_a_saturated_one(system: 
         """The logarithm of a softmax that is 0 has a gradient that is NaN."""
 
         def forward(self, z: Tensor) -> Tensor:
-            return own.whole(super().forward(z).softmax(1).log(), single=False)
+            return external.whole(super().forward(z).softmax(1).log(), single=False)
 
     x, y = system.images[:40], system.labels[:40]
     flat = {}
     for kind in (Rounded, Log):
         victim, _, flat[kind] = saturation.attackable(kind(system.model, 1e4), x, y, CPU, 50, most=0.0, warn=print)
-        made = attacks.run(victim, x, y, "LinfPGDAttack", "linf", {"eps": 0.1, "nb_iter": 3}, 0, CPU, 50)
+        made = adversarial.run(victim, x, y, "LinfPGDAttack", "linf", {"eps": 0.1, "nb_iter": 3}, 0, CPU, 50)
         assert made.success.mean() < 0.5
     assert flat[Rounded].all()
     assert flat[Log].mean() > 0.9
@@ -418,7 +411,7 @@ def test_stage_stops_where_an_attack_is_unsound(system: System, tmp_path: Path, 
     assert old in SMOKE
     (tmp_path / "params.yaml").write_text(SMOKE.replace(old, new))
     artifacts.save_arrays(tmp_path / "test", images=system.images, labels=system.labels)
-    classifier.save(system.model, tmp_path / "model.safetensors")
+    architectures.save(system.model, tmp_path / "model.safetensors")
     command = [sys.executable, "-m", "stages.adversarial", "test", "model.safetensors", "out"]
     env = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
@@ -435,7 +428,7 @@ def test_stage_stops_where_an_attack_is_unsound(system: System, tmp_path: Path, 
 def test_target_scores_as_the_pipeline_does_and_its_gradient_is_that_of_finite_differences(system, name: str) -> None:
     batch = system.extractor.whole(system.images[:50], 50)
     expected = system.detectors.score(batch)[name]
-    logits, score = system.target(name)(classifier.to_unit(system.images[:50]))
+    logits, score = system.target(name)(architectures.to_unit(system.images[:50]))
     assert logits.numpy() == pytest.approx(batch.logits, abs=1e-4)
     assert score.numpy() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
@@ -545,4 +538,4 @@ def test_unknown_detectors_are_named(system: System) -> None:
     with pytest.raises(
         InputError, match="adaptive.detectors is 'odin', expected one of guard, log_density, joint, msp"
     ):
-        system.target("odin")(classifier.to_unit(system.images[:2]))
+        system.target("odin")(architectures.to_unit(system.images[:2]))

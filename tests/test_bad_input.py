@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
-from mistakes import artifacts, datasets, params, sources
+from mistakes import artifacts
+from mistakes.config import params
+from mistakes.data import datasets, download
 from mistakes.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -295,12 +297,12 @@ def test_fashion_mnist_files_are_read_and_split_without_overlap(tmp_path: Path, 
 def test_debian_s_files_become_the_original_bytes(tmp_path: Path) -> None:
     """The real package, where a Debian machine reaches its mirror."""
     try:
-        sources._unpack_debian("dataset-fashion-mnist", tmp_path / "debian")
+        download._unpack_debian("dataset-fashion-mnist", tmp_path / "debian")
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"Debian's package cannot be had here: {error}")
-    for name, checksum in sources.CHECKSUMS["fashion_mnist"].items():
-        sources._debian(name, tmp_path / name, tmp_path)
-        sources._verify(tmp_path / name, checksum)
+    for name, checksum in download.CHECKSUMS["fashion_mnist"].items():
+        download._debian(name, tmp_path / name, tmp_path)
+        download._verify(tmp_path / name, checksum)
 
 
 def test_parameters_are_frozen() -> None:

@@ -11,8 +11,8 @@ from sklearn.covariance import EmpiricalCovariance, ledoit_wolf
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
-from mistakes import baselines, gaussians
-from mistakes.baselines import Settings
+from mistakes.detectors import baselines, gaussians
+from mistakes.detectors.baselines import Settings
 from mistakes.errors import InputError
 
 SETTINGS = Settings(0, gen_gamma=0.1, gen_largest=None, gmm_components=3, gmm_principal=4, knn_k=7, knn_bank=500,
@@ -401,12 +401,13 @@ def test_measure_fits_the_same_and_gives_the_cost_of_each(rng: np.random.Generat
 
 
 def test_notes_reach_the_journal_and_no_file(tmp_path, monkeypatch) -> None:
-    from mistakes import content, journal, params, stage
+    from mistakes.config import params
+    from mistakes.pipeline import journal, runner, snapshot
 
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setattr(content, "key", lambda *_: "key")
+    monkeypatch.setattr(snapshot, "key", lambda *_: "key")
     values = params.load()
-    run = stage.Run("detectors", next(iter(values.classifiers)), values, journaled=True)
+    run = runner.Run("detectors", next(iter(values.classifiers)), values, journaled=True)
     run.note(**{"cost.knn.fit_seconds": 1.5})
     run.close("FINISHED", {"n_cal": 3})
     (path,) = (tmp_path / ".dvc" / "tmp" / "mistakes" / "journal").glob("*.jsonl")

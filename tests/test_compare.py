@@ -11,7 +11,10 @@ import pytest
 import yaml
 from conftest import Checkout
 
-from mistakes import artifacts, compare, detection, params, seeds, summary
+from mistakes import artifacts
+from mistakes.config import params
+from mistakes.evaluation import comparison, detection, repeated_runs
+from mistakes.report import markdown
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = detection.Settings(0.05, 200, 0.95, 0)
@@ -35,7 +38,7 @@ def scored(rng: np.random.Generator, shift: float, n: int = 400, ood: bool = Tru
 def test_entries_that_differ_in_their_seed_alone_belong_together() -> None:
     entries = {"a": {"seed": 0, "width": 8}, "b": {"seed": 0, "width": 9}, "c": {"seed": 5, "width": 8},
                "d": {"source": "features"}}  # fmt: skip
-    assert compare.groups(entries) == [("a", "c"), ("b",), ("d",)]
+    assert comparison.groups(entries) == [("a", "c"), ("b",), ("d",)]
 
 
 def test_lines_have_the_numbers_of_detection_and_of_seeds(rng: np.random.Generator) -> None:
@@ -43,7 +46,7 @@ def test_lines_have_the_numbers_of_detection_and_of_seeds(rng: np.random.Generat
     macros = {name: detection.evaluate(table, SCORES, SETTINGS).macro for name, table in tables.items()}
     tested = {"hypothesis": "H1", "set": "test", "a12": 0.7, "a12_low": 0.6, "a12_high": 0.8, "p_holm": 0.01}
     by = {"a": [tested], "c": [tested, tested | {"hypothesis": "H3", "set": "noise"}], "b": []}
-    found = compare.compare(tables, macros, by, [("a", "c"), ("b",)], SETTINGS)
+    found = comparison.compare(tables, macros, by, [("a", "c"), ("b",)], SETTINGS)
     together, a, c, b = found.lines
     assert [line.names for line in found.lines] == [("a", "c"), ("a",), ("c",), ("b",)]
     for line, name in ((a, "a"), (c, "c"), (b, "b")):
@@ -53,7 +56,7 @@ def test_lines_have_the_numbers_of_detection_and_of_seeds(rng: np.random.Generat
             assert row["mistakes_low"] < row["mistakes"] < row["mistakes_high"]
         assert line.best in ("msp", "knn")
         assert {row["score"] for row in line.scores} == {"guard", "log_density", "msp", line.best}
-    expected = seeds.across({name: tables[name] for name in "ac"}, ("guard",), SETTINGS).iloc[0]
+    expected = repeated_runs.across({name: tables[name] for name in "ac"}, ("guard",), SETTINGS).iloc[0]
     (guard,) = [row for row in together.scores if row["score"] == "guard"]
     assert guard["macro"] == pytest.approx(expected["macro"])
     assert guard["macro_high"] - guard["macro_low"] == pytest.approx(expected["macro_high"] - expected["macro_low"])
@@ -67,12 +70,12 @@ def test_the_accuracy_of_trainings_that_differ_is_less_certain_than_that_of_one(
     def judged(accuracy: float) -> pd.DataFrame:
         return pd.DataFrame({"source": "id", "correct": np.arange(1000) < 1000 * accuracy})
 
-    mean, low, high = compare._accuracy([judged(0.8), judged(0.9)], SETTINGS)
+    mean, low, high = comparison._accuracy([judged(0.8), judged(0.9)], SETTINGS)
     assert mean == pytest.approx(0.85)
     assert low < 0.81
     assert high > 0.89
-    mean, low, high = compare._accuracy([judged(0.85), judged(0.85)], SETTINGS)
-    one = compare._accuracy([judged(0.85)], SETTINGS)
+    mean, low, high = comparison._accuracy([judged(0.85), judged(0.85)], SETTINGS)
+    one = comparison._accuracy([judged(0.85)], SETTINGS)
     # both judge the same images, so that a second training that agrees makes nothing surer
     assert high - low == pytest.approx(one[2] - one[1], rel=0.15)
 
@@ -125,7 +128,7 @@ def test_comparison_in_markdown_names_the_best_baseline_and_counts_what_is_shown
     detection_, tested = (
         json.loads((ROOT / "data" / stage / name / "metrics.json").read_text()) for stage in ("detection", "hypotheses")
     )
-    text = summary.comparison(ROOT / "data", [name])
+    text = markdown.comparison(ROOT / "data", [name])
     macro = {key.removeprefix("macro_auroc."): value for key, value in detection_.items() if "macro_auroc." in key}
     for own in ("guard", "joint", "log_density"):
         macro.pop(own)

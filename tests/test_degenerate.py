@@ -10,8 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from mistakes import adaptive, artifacts, deployment, overlays, params, stage, summary
+from mistakes import artifacts
+from mistakes.attacks import adaptive
+from mistakes.config import params
 from mistakes.errors import InputError
+from mistakes.pipeline import overlays, runner
+from mistakes.report import markdown
+from mistakes.serving import guard_model
 
 ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
@@ -92,7 +97,7 @@ class Project:
             keys = self.classifiers if "${key}" in " ".join(COMMANDS[name]) else [""]
             for key in keys:
                 paths = [Path(path.replace("${key}", key)) for path in COMMANDS[name]]
-                stage._execute(name, function, dict(zip(arguments, paths, strict=True)))
+                runner._execute(name, function, dict(zip(arguments, paths, strict=True)))
         return self
 
     def read(self, name: str, file: str = "metrics.json", key: str = "given") -> Any:
@@ -118,8 +123,8 @@ class Project:
             json.loads(path.read_text(), parse_constant=refuse)
         for key in self.classifiers:
             assert np.isfinite(self.scores(key).select_dtypes("number")).all(axis=None)
-        texts = [summary.markdown(Path("data"), key) for key in self.classifiers]
-        for text in (self.page, summary.comparison(Path("data"), self.classifiers), *texts):
+        texts = [markdown.markdown(Path("data"), key) for key in self.classifiers]
+        for text in (self.page, markdown.comparison(Path("data"), self.classifiers), *texts):
             assert "nan" not in text.replace(".", " ").split()
             assert ">nan" not in text
         return self
@@ -308,7 +313,7 @@ def test_a_class_that_is_rare_in_fit(project: Project, left: int, shown: str | N
     else:
         assert f"few images of fit are labelled as {shown}" in said
         assert f"few images of fit are predicted as {shown}" in said
-    guard = deployment.load(project.folder / "data" / "guard" / "given" / "model")
+    guard = guard_model.load(project.folder / "data" / "guard" / "given" / "model")
     of_class = only(parts["test"], parts["test"]["logits"].argmax(1) == 2)
     answer = guard.predict({key: array for key, array in of_class.items() if key != "labels"})
     assert set(answer["prediction"]) == {"2"}
@@ -358,7 +363,7 @@ def test_baselines_that_do_not_apply_are_left_out_and_said(project: Project, rng
         "gmm": "detectors.gmm_components is 300, and fit has 200 images",
     }
     metrics = project.read("detectors")
-    table = summary.markdown(Path("data"), "given")
+    table = markdown.markdown(Path("data"), "given")
     for name, reason in reasons.items():
         assert metrics[f"not_applicable.{name}"] == reason
         assert f"the baseline {name} is not applicable and left out: {reason}" in project.page

@@ -10,9 +10,9 @@ import pytest
 from conftest import Checkout
 from PIL import Image
 
-from mistakes import check, deployment
 from mistakes.artifacts import load_table, save_tensors
 from mistakes.errors import InputError
+from mistakes.serving import guard_model, predict_files
 
 MODEL = Path("data/guard/smoke/model")
 
@@ -30,7 +30,7 @@ def test_images(reproduced: Checkout) -> np.ndarray:
 
 def test_it_says_what_the_pipeline_says(reproduced: Checkout, folder: Path, test_images: np.ndarray) -> None:
     scores = load_table(reproduced.folder / "data/scores/smoke/scores.parquet")
-    guard = deployment.load(folder)
+    guard = guard_model.load(folder)
     for source, images in (
         ("id", test_images),
         ("ood", np.load(reproduced.folder / "data/ood/sets/glyphs/images.npy")),
@@ -51,7 +51,7 @@ def test_it_says_what_the_pipeline_says(reproduced: Checkout, folder: Path, test
 
 
 def test_an_input_s_answer_does_not_depend_on_the_others(folder: Path, test_images: np.ndarray) -> None:
-    guard = deployment.load(folder)
+    guard = guard_model.load(folder)
     together, alone = guard.predict(test_images[:5]), guard.predict(test_images[3:4])
     assert alone["prediction"].tolist() == together["prediction"].tolist()[3:4]
     assert alone["p"].to_numpy() == pytest.approx(together["p"].to_numpy()[3:4], abs=0.02)
@@ -68,7 +68,7 @@ guard.predict(images).to_csv(sys.argv[1] + "/answer.csv", index=False)
 guard.predict(images, params={"alpha": 0.5}).to_csv(sys.argv[1] + "/lenient.csv", index=False)
 """
     reproduced.run("python", "-c", code, str(folder))
-    guard = deployment.load(folder)
+    guard = guard_model.load(folder)
     for name, params in (("answer", {}), ("lenient", {"alpha": 0.5})):
         answer, known = pd.read_csv(folder / f"{name}.csv"), guard.predict(test_images[:20], params)
         assert answer["p"].to_numpy() == pytest.approx(known["p"].to_numpy())
@@ -77,7 +77,7 @@ guard.predict(images, params={"alpha": 0.5}).to_csv(sys.argv[1] + "/lenient.csv"
 
 
 def test_bad_inputs(folder: Path, test_images: np.ndarray) -> None:
-    guard = deployment.load(folder)
+    guard = guard_model.load(folder)
     for images, words in (
         (test_images[:, 0], "shape of the images"),
         (test_images[:0], "shape of the images"),
@@ -108,17 +108,17 @@ def test_a_program_is_run_only_for_who_trusts_it(folder: Path, tmp_path: Path, m
     description = {"source": "entrypoint", "entrypoint": "os:mkdir", "arguments": {"path": str(made)}}
     save_tensors(folder / "model.safetensors", {}, description)
     with pytest.raises(InputError, match="program is 'os:mkdir', expected one that you trust"):
-        deployment.load(folder)
+        guard_model.load(folder)
     assert not made.exists()
     with pytest.raises(InputError, match="os:mkdir"):  # which is no network
-        deployment.load(folder, trust=True)
+        guard_model.load(folder, trust=True)
     assert made.exists()
     made.rmdir()
     with pytest.raises(InputError, match="program is"):
-        deployment._load_pyfunc(str(folder))
+        guard_model._load_pyfunc(str(folder))
     monkeypatch.setenv("MISTAKES_TRUST", "1")
     with pytest.raises(InputError, match="os:mkdir"):
-        deployment._load_pyfunc(str(folder))
+        guard_model._load_pyfunc(str(folder))
     assert made.exists()
 
 
@@ -128,10 +128,10 @@ def test_a_program_is_run_only_for_who_trusts_it(folder: Path, tmp_path: Path, m
 def test_damage_is_named(name: str, folder: Path) -> None:
     (folder / name).write_bytes((folder / name).read_bytes()[:20])
     with pytest.raises(InputError, match=name):
-        deployment.load(folder)
+        guard_model.load(folder)
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"{name}: file is 'missing'"):
-        deployment.load(folder)
+        guard_model.load(folder)
 
 
 def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
     (tmp_path / "answer.csv").write_text(done.stdout)
     answer = pd.read_csv(tmp_path / "answer.csv")
     assert [Path(file).name for file in answer["file"]] == ["a.png", "b.PNG", "c.bmp", "a.png"]
-    known = deployment.load(reproduced.folder / MODEL).predict(test_images[:2])
+    known = guard_model.load(reproduced.folder / MODEL).predict(test_images[:2])
     assert answer["prediction"].astype(str).tolist()[:2] == known["prediction"].tolist()
     assert answer["p"].to_numpy()[:2] == pytest.approx(known["p"].to_numpy(), abs=0.02)
     assert done.stderr.splitlines() == [
@@ -157,9 +157,9 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
     done = reproduced.run("mistakes", "check", str(MODEL), str(tmp_path), "--skip-corrupt")
     assert done.stdout == "".join((tmp_path / "answer.csv").read_text().splitlines(keepends=True)[:-1])
     assert "left out 4" in done.stderr
-    guard = deployment.load(reproduced.folder / MODEL)
+    guard = guard_model.load(reproduced.folder / MODEL)
     scaling = dataclasses.replace(guard, form=dataclasses.replace(guard.form, size=guard.form.shape[1]))
-    assert len(check.check(scaling, [tmp_path / "e.jpg"], None, skip=False)[0]) == 1
+    assert len(predict_files.check(scaling, [tmp_path / "e.jpg"], None, skip=False)[0]) == 1
     for arguments, words in (
         ([str(MODEL), str(tmp_path)], "d.png: cannot be read (not an image)"),
         ([str(MODEL), "nowhere.png"], "nowhere.png: there is no such file or folder"),

@@ -10,20 +10,12 @@ import pytest
 from scipy import integrate, stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mistakes import (
-    conformal,
-    corruptions,
-    datasets,
-    delong,
-    detection,
-    operating,
-    params,
-    resampling,
-    risk,
-    roc,
-    seeds,
-)
+from mistakes.config import params
+from mistakes.data import corruptions, datasets
+from mistakes.detectors import conformal
 from mistakes.errors import InputError
+from mistakes.evaluation import detection, differences, mixtures, operating_point, repeated_runs
+from mistakes.statistics import delong, resampling, risk_coverage, roc
 
 ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
@@ -111,7 +103,7 @@ def test_an_image_is_resampled_with_all_that_comes_of_it(table) -> None:
     both = detection.evaluate(pd.concat([table.query("set != 'a'"), attack.assign(set="c")]), SCORES, SETTINGS)
     assert both.resampled["msp"]["adversarial"] == pytest.approx(once.resampled["msp"]["adversarial"])
     assert twice.sets.query("set == 'b'")["auroc_low"].tolist() == twice.sets.query("set == 'c'")["auroc_low"].tolist()
-    trainings = seeds.across({"x": table, "y": table, "z": table}, SCORES, SETTINGS).set_index("score")
+    trainings = repeated_runs.across({"x": table, "y": table, "z": table}, SCORES, SETTINGS).set_index("score")
     alone = detection.evaluate(table, SCORES, SETTINGS).macro.set_index("score")
     for bound in ("", "_low", "_high"):
         assert trainings[f"macro{bound}"][list(SCORES)].tolist() == pytest.approx(
@@ -180,7 +172,7 @@ def test_delong_intervals_cover_and_p_is_uniform_under_the_null(rng: np.random.G
 
 
 def test_differences_are_those_of_the_tables(table, evaluation) -> None:
-    found = delong.differences(table, evaluation, SETTINGS)
+    found = differences.differences(table, evaluation, SETTINGS)
     assert set(found["against"]) == {"msp", "knn"}  # log_density and guard are never the baseline to beat
     assert set(found.loc[found["best"], "against"]) == {"knn"}
     assert len(found) == 6 * 2 * 3  # five sets and the macro mean, two references, three other scores each
@@ -202,7 +194,7 @@ def test_differences_are_those_of_the_tables(table, evaluation) -> None:
 def test_bootstrap_and_delong_give_the_same_interval_of_a_single_source(rng: np.random.Generator) -> None:
     one = rows("id", "test", rng.random(800) > 0.3, np.arange(800), rng)
     settings = detection.Settings(0.1, 2000, 0.95, 0)
-    found = delong.differences(one, detection.evaluate(one, SCORES, settings), settings)
+    found = differences.differences(one, detection.evaluate(one, SCORES, settings), settings)
     width = found.assign(width=found["high"] - found["low"]).pivot(
         index=["score", "against"], columns="source", values="width"
     )
@@ -211,7 +203,7 @@ def test_bootstrap_and_delong_give_the_same_interval_of_a_single_source(rng: np.
 
 def test_a_score_against_its_double_differs_by_nothing(table) -> None:
     double = table.assign(knn=table["msp"])
-    found = delong.differences(double, detection.evaluate(double, SCORES, SETTINGS), SETTINGS)
+    found = differences.differences(double, detection.evaluate(double, SCORES, SETTINGS), SETTINGS)
     same = found.query("score == 'knn' and against == 'msp'")
     assert (same[["difference", "low", "high"]] == 0).all(axis=None)
     assert (same["p"] == 1).all()
@@ -231,7 +223,7 @@ def discrete(scores: np.ndarray, failures: np.ndarray) -> tuple[float, float]:
 def test_areas_agree_with_the_definitions(rng: np.random.Generator) -> None:
     failures = rng.random(300) < 0.3
     scores = rng.normal(failures, 1)
-    found = risk.areas(scores, failures, np.ones(300))
+    found = risk_coverage.areas(scores, failures, np.ones(300))
     assert found.augrc == pytest.approx(discrete(scores, failures)[1])
     # copies with broken ties, each input's copies together: the sum over inputs tends to the integral
     fine = discrete(np.repeat(scores, 400), np.repeat(failures, 400))
@@ -245,7 +237,7 @@ def test_areas_agree_with_the_definitions(rng: np.random.Generator) -> None:
 def test_ties_have_the_expected_value_over_their_orders(rng: np.random.Generator) -> None:
     failures = rng.random(40) < 0.4
     scores = rng.integers(0, 4, 40).astype(float)
-    found = risk.areas(scores, failures, np.ones(40))
+    found = risk_coverage.areas(scores, failures, np.ones(40))
     orders = [discrete(scores + 0.5 * rng.random(40), failures)[1] for _ in range(4000)]
     assert found.augrc == pytest.approx(np.mean(orders), abs=4 * np.std(orders) / np.sqrt(4000))
     # and for AURC in the limit of many copies
@@ -257,36 +249,36 @@ def test_ties_have_the_expected_value_over_their_orders(rng: np.random.Generator
 def test_areas_fulfil_the_published_identities(rng: np.random.Generator) -> None:
     failures, weights = rng.random(200) < 0.25, rng.random(200) + 0.1
     scores = rng.normal(failures, 1).round(1)
-    found = risk.areas(scores, failures, weights)
+    found = risk_coverage.areas(scores, failures, weights)
     r = weights[failures].sum() / weights.sum()
     auroc = roc_auc_score(failures, scores, sample_weight=weights)
     # Traub et al. 2024: AUGRC = (1 - AUROC) acc (1 - acc) + (1 - acc)^2 / 2
     assert found.augrc == pytest.approx((1 - auroc) * r * (1 - r) + r**2 / 2)
-    best = risk.areas(failures.astype(float), failures, weights)
+    best = risk_coverage.areas(failures.astype(float), failures, weights)
     assert best.e_aurc == pytest.approx(0, abs=1e-12)
     assert best.aurc == pytest.approx(r + (1 - r) * np.log(1 - r))
     assert best.augrc == pytest.approx(r**2 / 2)
-    constant = risk.areas(np.zeros(200), failures, weights)
+    constant = risk_coverage.areas(np.zeros(200), failures, weights)
     assert (constant.aurc, constant.augrc) == (pytest.approx(r), pytest.approx(r / 2))
-    assert risk.areas(scores, np.ones(200, bool), weights).e_aurc == pytest.approx(0)
+    assert risk_coverage.areas(scores, np.ones(200, bool), weights).e_aurc == pytest.approx(0)
 
 
 def test_weights_are_copies(rng: np.random.Generator) -> None:
     failures, copies = rng.random(50) < 0.3, rng.integers(1, 5, 50)
     scores = rng.normal(size=50).round(1)
-    weighed = risk.areas(scores, failures, 0.01 * copies)
-    copied = risk.areas(np.repeat(scores, copies), np.repeat(failures, copies), np.ones(copies.sum()))
+    weighed = risk_coverage.areas(scores, failures, 0.01 * copies)
+    copied = risk_coverage.areas(np.repeat(scores, copies), np.repeat(failures, copies), np.ones(copies.sum()))
     assert (weighed.aurc, weighed.e_aurc, weighed.augrc) == pytest.approx((copied.aurc, copied.e_aurc, copied.augrc))
 
 
 def test_mixtures_have_their_declared_shares(table) -> None:
-    weights = risk.weigh(table, 0.1)
+    weights = mixtures.weigh(table, 0.1)
     part = table.loc[weights.index].assign(w=weights)
     by_set = part.groupby(["source", "set"])["w"].sum()
     assert by_set.to_dict() == pytest.approx({("id", "test"): 0.9, ("adversarial", "a"): 0.025,
         ("adversarial", "b"): 0.025, ("ood", "far"): 0.025, ("ood", "near"): 0.025})  # fmt: skip
     assert not part.query("source == 'adversarial'")["correct"].any()
-    found = risk.mixtures(table, SCORES, {"test": 0.0, "ten": 0.1}, 0.1).set_index(["mixture", "score"])
+    found = mixtures.mixtures(table, SCORES, {"test": 0.0, "ten": 0.1}, 0.1).set_index(["mixture", "score"])
     clean = table.query("source == 'id'")
     row = found.loc["test", "msp"]
     assert row["prevalence"] == pytest.approx((~clean["correct"]).mean())
@@ -295,7 +287,7 @@ def test_mixtures_have_their_declared_shares(table) -> None:
     assert row["precision"] == pytest.approx((~clean["correct"])[hit].mean())
     assert found.loc["ten", "msp"]["prevalence"] == pytest.approx(0.1 + 0.9 * row["prevalence"])
     assert found.loc["ten", "msp"]["precision"] > row["precision"]
-    assert risk.mixtures(clean, SCORES, {"ten": 0.1}, 0.1).empty  # nothing to mix in
+    assert mixtures.mixtures(clean, SCORES, {"ten": 0.1}, 0.1).empty  # nothing to mix in
 
 
 # operating points
@@ -308,7 +300,7 @@ def test_false_alarms_stay_in_the_band_as_often_as_stated(alpha: float, calibrat
         (conformal.p_values(rng.normal(size=calibration), rng.normal(size=n)) <= alpha).sum()
         for _ in range(repetitions)
     ])  # fmt: skip
-    low, high = operating.band(alpha, n, calibration, 0.9)
+    low, high = operating_point.band(alpha, n, calibration, 0.9)
     k = int(np.floor(alpha * (calibration + 1)))
     exact = stats.betabinom(n, k, calibration + 1 - k)
     assert exact.cdf(low * n - 1) <= 0.05 < exact.cdf(low * n)
@@ -316,37 +308,37 @@ def test_false_alarms_stay_in_the_band_as_often_as_stated(alpha: float, calibrat
     covered = exact.cdf(high * n) - exact.cdf(low * n - 1)
     share = ((counts >= low * n - 1e-9) & (counts <= high * n + 1e-9)).mean()
     assert share == pytest.approx(covered, abs=4 * np.sqrt(0.09 / repetitions))
-    simple = operating.band(alpha, n, None, 0.9)
+    simple = operating_point.band(alpha, n, None, 0.9)
     assert simple == pytest.approx(np.array(stats.binom(n, alpha).interval(0.9)) / n)
     assert ((counts >= simple[0] * n) & (counts <= simple[1] * n)).mean() < 0.88  # what the small cal set adds is real
 
 
 def test_too_few_calibration_images_flag_nothing() -> None:
-    assert operating.band(0.01, 500, 98, 0.95) == (0.0, 0.0)
-    assert operating.band(0.01, 500, 99, 0.95)[1] > 0
+    assert operating_point.band(0.01, 500, 98, 0.95) == (0.0, 0.0)
+    assert operating_point.band(0.01, 500, 99, 0.95)[1] > 0
 
 
 def test_false_alarms_and_flagged_shares_are_counted(table) -> None:
-    alarms = operating.false_alarms(table, SCORES, [0.05, 0.1], CALIBRATION, 0.95).set_index(["score", "alpha"])
+    alarms = operating_point.false_alarms(table, SCORES, [0.05, 0.1], CALIBRATION, 0.95).set_index(["score", "alpha"])
     good = table.query("source == 'id' and correct")
     row = alarms.loc["knn", 0.1]
     assert row["false_alarms"] == pytest.approx((good["p_knn"] <= 0.1).mean())
     assert row["n"] == len(good)
     assert row["band_low"] < row["binomial_low"] < 0.1 < row["binomial_high"] < row["band_high"]
     assert row["within"] == (row["band_low"] <= row["false_alarms"] <= row["band_high"])
-    of_all = operating.false_alarms(table, ("knn",), [0.1], CALIBRATION, 0.95, everyone=True).iloc[0]
+    of_all = operating_point.false_alarms(table, ("knn",), [0.1], CALIBRATION, 0.95, everyone=True).iloc[0]
     assert of_all["n"] == 400
     assert of_all["false_alarms"] == pytest.approx((table.query("source == 'id'")["p_knn"] <= 0.1).mean())
-    always = operating.false_alarms(table.assign(p_knn=0.0), ("knn",), [0.1], CALIBRATION, 0.95)
+    always = operating_point.false_alarms(table.assign(p_knn=0.0), ("knn",), [0.1], CALIBRATION, 0.95)
     assert not always["within"].any()
-    flagged = operating.flagged(table, SCORES, [0.05, 0.1], 0.95)
+    flagged = operating_point.flagged(table, SCORES, [0.05, 0.1], 0.95)
     assert len(flagged) == 5 * len(SCORES) * 2
     near = flagged.query("set == 'near' and score == 'guard' and alpha == 0.05").iloc[0]
     assert near["flagged"] == pytest.approx((table.query("set == 'near'")["p_guard"] <= 0.05).mean())
 
 
 def test_undetected_counts_successes_among_all_attempts(table) -> None:
-    row = operating.undetected(table, SCORES, SETTINGS).query("set == 'a' and score == 'guard'").iloc[0]
+    row = operating_point.undetected(table, SCORES, SETTINGS).query("set == 'a' and score == 'guard'").iloc[0]
     attacked = table.query("set == 'a'")
     hidden = (~attacked["correct"] & (attacked["p_guard"] > SETTINGS.alpha)).sum()
     interval = stats.binomtest(int(hidden), 60).proportion_ci(0.95, method="exact")
@@ -356,7 +348,7 @@ def test_undetected_counts_successes_among_all_attempts(table) -> None:
 
 
 def test_shift_compares_with_the_clean_originals(table) -> None:
-    found = operating.shift(table, SCORES, SETTINGS)
+    found = operating_point.shift(table, SCORES, SETTINGS)
     assert list(dict.fromkeys(zip(found["kind"], found["severity"], strict=True))) == [
         ("clean", 0), ("blur", 1), ("blur", 3),
     ]  # fmt: skip
@@ -371,7 +363,7 @@ def test_shift_compares_with_the_clean_originals(table) -> None:
     clean = found.query("severity == 0 and score == 'knn'").iloc[0]
     assert clean["n"] == 50
     assert clean["error_rate"] == pytest.approx((~originals["correct"]).mean())
-    assert operating.shift(table.query("source == 'id'"), SCORES, SETTINGS).columns.equals(found.columns)
+    assert operating_point.shift(table.query("source == 'id'"), SCORES, SETTINGS).columns.equals(found.columns)
 
 
 # few failures
@@ -396,7 +388,7 @@ def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(table, so
     found = detection.evaluate(few, SCORES, SETTINGS)
     key, shown = ("mistakes" if source == "id" else source, name), number >= detection.LEAST
     for part in (
-        found.sets, delong.differences(few, found, SETTINGS), operating.flagged(few, SCORES, [0.1], 0.95)
+        found.sets, differences.differences(few, found, SETTINGS), operating_point.flagged(few, SCORES, [0.1], 0.95)
     ):  # fmt: skip
         assert (key in set(zip(part["source"], part["set"], strict=True))) == shown
     assert (("mistakes" if source == "id" else name) in set(detection.histograms(few)["group"])) == shown
@@ -408,7 +400,7 @@ def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(table, so
     else:
         assert len(said) == 1
         assert said[0].startswith(f"{words} gave {number} failure")
-    mixed = risk.mixtures(few, SCORES, {"ten": 0.1}, 0.1)
+    mixed = mixtures.mixtures(few, SCORES, {"ten": 0.1}, 0.1)
     assert np.isfinite(mixed.drop(columns=["mixture", "score", "precision"]).to_numpy(float)).all()
 
 
@@ -420,9 +412,9 @@ def test_without_a_set_that_can_be_evaluated_every_table_is_empty_with_its_colum
     assert found.macro["macro_auroc"].isna().all()
     assert found.macro["score"].tolist() == list(SCORES)
     pairs = [
-        (delong.differences(clean, found, SETTINGS), delong.differences(table, evaluation, SETTINGS)),
-        (operating.flagged(clean, SCORES, [0.1], 0.95), operating.flagged(table, SCORES, [0.1], 0.95)),
-        (risk.mixtures(clean, SCORES, {"a": 0.0}, 0.1), risk.mixtures(table, SCORES, {"a": 0.0}, 0.1)),
+        (differences.differences(clean, found, SETTINGS), differences.differences(table, evaluation, SETTINGS)),
+        (operating_point.flagged(clean, SCORES, [0.1], 0.95), operating_point.flagged(table, SCORES, [0.1], 0.95)),
+        (mixtures.mixtures(clean, SCORES, {"a": 0.0}, 0.1), mixtures.mixtures(table, SCORES, {"a": 0.0}, 0.1)),
         (detection.roc_curves(clean, "msp"), detection.roc_curves(table, "msp")),
         (detection.heat(found.sets), detection.heat(evaluation.sets)),
     ]
@@ -430,16 +422,16 @@ def test_without_a_set_that_can_be_evaluated_every_table_is_empty_with_its_colum
         assert empty.empty
         assert list(empty) == list(full)
     assert set(detection.histograms(clean)["group"]) == {"correct"}
-    mean = seeds.across({"x": clean, "y": clean}, SCORES, SETTINGS)
+    mean = repeated_runs.across({"x": clean, "y": clean}, SCORES, SETTINGS)
     assert set(mean["score"]) == set(SCORES)
-    assert "nan" not in seeds.markdown(mean, 2, 0.95)
+    assert "nan" not in repeated_runs.markdown(mean, 2, 0.95)
 
 
 def test_scores_that_all_tie_tell_nothing_and_are_finite(table) -> None:
     tied = table.assign(**dict.fromkeys([*SCORES, *(f"p_{score}" for score in SCORES)], 0.5))
     found = detection.evaluate(tied, SCORES, SETTINGS)
     assert (found.sets[["auroc", "auroc_low", "auroc_high"]] == 0.5).all(axis=None)
-    assert (delong.differences(tied, found, SETTINGS)["difference"] == 0).all()
+    assert (differences.differences(tied, found, SETTINGS)["difference"] == 0).all()
     assert np.isfinite(detection.histograms(tied)["share"]).all()
     assert detection.histograms(tied).groupby("group")["share"].sum().to_numpy() == pytest.approx(1)
     assert np.isfinite(detection.roc_curves(tied, "msp")["tpr"]).all()

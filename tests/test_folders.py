@@ -14,7 +14,8 @@ from PIL import Image
 from test_bad_input import SMOKE
 from test_images import GOOD, SETTINGS, as_folder, as_tar, as_zip, contents, picture
 
-from mistakes import datasets, duplicates, folders, groups, outputs, params, pictures, splitting
+from mistakes.config import params
+from mistakes.data import datasets, duplicates, feature_files, groups, image_folder, pictures, splitting
 from mistakes.errors import InputError
 
 Stages = Callable[..., str]
@@ -185,14 +186,14 @@ def test_wrappers_nested_folders_and_odd_names(tmp_path: Path, stage: Stages) ->
 def test_folders_without_images_are_no_classes(tmp_path: Path) -> None:
     as_folder(tmp_path, GOOD | {"notes/a.csv": b"1,2", "notes/b.txt": b"x"})
     with pytest.raises(InputError, match=r"class 'notes' has no image, but other files \(2\)"):
-        folders.read(tmp_path, None, 3, "refuse")
+        image_folder.read(tmp_path, None, 3, "refuse")
 
 
 def test_a_link_to_a_folder_above_is_refused(tmp_path: Path) -> None:
     as_folder(tmp_path, GOOD)
     (tmp_path / "bird" / "loop").symlink_to(tmp_path)
     with pytest.raises(InputError, match="bird/loop: a link that leads back to a folder above it"):
-        folders.read(tmp_path, None, 3, "refuse")
+        image_folder.read(tmp_path, None, 3, "refuse")
 
 
 # files of all kinds
@@ -270,7 +271,7 @@ def test_values_of_unknown_scale_are_refused_and_dark_ones_told(tmp_path: Path) 
         with pytest.raises(ValueError, match="32 bits a channel, of unknown scale"):
             pictures.decode(encoded(Image.fromarray(DEEP.astype(dtype)), "TIFF"), None, 1)
     masks = {f"{name}/{i}.png": encoded(Image.new("L", (12, 12), i), "PNG") for name in "ab" for i in range(2)}
-    found = folders.read(as_folder(tmp_path, masks), None, 1, "refuse")
+    found = image_folder.read(as_folder(tmp_path, masks), None, 1, "refuse")
     assert found.warnings == ("no pixel is brighter than 1 of 255: are the values scaled otherwise?",)
 
 
@@ -405,7 +406,7 @@ def test_a_group_in_train_and_in_test_and_too_few_groups(tmp_path: Path, stage: 
 def test_groups_of_features(tmp_path: Path, rng: np.random.Generator, names: np.ndarray) -> None:
     whole = {"features": rng.normal(size=(60, 5)), "logits": rng.normal(size=(60, 3)), "labels": np.arange(60) % 3}
     np.savez(tmp_path / "train.npz", **whole, groups=names)
-    parts, _ = outputs.read({"train": tmp_path / "train.npz"}, {"far": tmp_path / "train.npz"}, None)
+    parts, _ = feature_files.read({"train": tmp_path / "train.npz"}, {"far": tmp_path / "train.npz"}, None)
     train = parts["train"]
     part = datasets.Labelled({"features": train["features"]}, train["labels"], np.arange(60), train["groups"])
     found = datasets.split(datasets.Dataset(part, None, tuple("abc")), 8, 8, 10, 0)
@@ -414,17 +415,17 @@ def test_groups_of_features(tmp_path: Path, rng: np.random.Generator, names: np.
     pd.DataFrame({"labels": whole["labels"], "groups": names} | {
         f"{key}_{i}": whole[key][:, i] for key in ("features", "logits") for i in range(whole[key].shape[1])
     }).to_parquet(tmp_path / "train.parquet")  # fmt: skip
-    again, _ = outputs.read({"train": tmp_path / "train.parquet"}, {}, None)
+    again, _ = feature_files.read({"train": tmp_path / "train.parquet"}, {}, None)
     assert np.array_equal(again["train"]["groups"], train["groups"])
 
     with pytest.raises(InputError, match="groups that stand in train and in test .15.: "):
-        outputs.read({"train": tmp_path / "train.npz", "test": tmp_path / "train.npz"}, {}, None)
+        feature_files.read({"train": tmp_path / "train.npz", "test": tmp_path / "train.npz"}, {}, None)
     np.savez(tmp_path / "none.npz", **whole)
     with pytest.raises(InputError, match=r"none.npz: has groups, or lacks them, unlike the first part"):
-        outputs.read({"train": tmp_path / "train.npz", "test": tmp_path / "none.npz"}, {}, None)
+        feature_files.read({"train": tmp_path / "train.npz", "test": tmp_path / "none.npz"}, {}, None)
     np.savez(tmp_path / "bad.npz", **whole, groups=rng.normal(size=60))
     with pytest.raises(InputError, match=r"groups is float64 \(60,\), expected whole numbers or text"):
-        outputs.read({"train": tmp_path / "bad.npz"}, {}, None)
+        feature_files.read({"train": tmp_path / "bad.npz"}, {}, None)
 
 
 def test_groups_of_files_may_have_several_parentheses_and_names_of_parts(tmp_path: Path) -> None:
@@ -613,7 +614,7 @@ def test_a_mapping_may_name_sets_to_be_fetched_and_paths() -> None:
 
 def test_archives_of_windows_and_tables_of_spreadsheets(tmp_path: Path) -> None:
     as_zip(tmp_path / "own.zip", {name.replace("/", "\\"): content for name, content in GOOD.items()})
-    assert folders.read(tmp_path / "own.zip", None, 3, "refuse").classes == ("bird", "cat")
+    assert image_folder.read(tmp_path / "own.zip", None, 3, "refuse").classes == ("bird", "cat")
     (tmp_path / "g.csv").write_text("file,group\na/1.png,x\n", encoding="utf-8-sig")
     assert groups.of_files(str(tmp_path / "g.csv"), {"train": ("a/1.png",)}) == {"train": ["x"]}
 

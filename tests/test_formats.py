@@ -14,10 +14,12 @@ from PIL import Image
 from scipy.io import savemat
 from test_bad_input import SMOKE, idx, refused
 
-from mistakes import artifacts, datasets, formats, ood, params, raws, sources
+from mistakes import artifacts
+from mistakes.config import params, raws
+from mistakes.data import datasets, download, formats, ood
 from mistakes.errors import InputError
 
-NAMES = sources.TORCHVISION
+NAMES = download.TORCHVISION
 
 
 def cifar(folder: Path, dataset: str, rng: np.random.Generator, n: int = 8) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -129,11 +131,11 @@ def test_the_pinned_md5_sums_are_torchvision_s() -> None:
     from torchvision import datasets as known
 
     for name in ("mnist", "kmnist"):
-        pinned = {file: checksum.removeprefix("md5:") for file, checksum in sources.CHECKSUMS[name].items()}
+        pinned = {file: checksum.removeprefix("md5:") for file, checksum in download.CHECKSUMS[name].items()}
         assert pinned == dict(getattr(known, NAMES[name]).resources)
     for part in ("train", "test"):
         _, file, md5 = known.SVHN.split_list[part]
-        assert sources.CHECKSUMS["svhn"][file] == f"md5:{md5}"
+        assert download.CHECKSUMS["svhn"][file] == f"md5:{md5}"
     assert set(params.parse(SMOKE).raw.ood) <= set(NAMES)
     assert set(NAMES) == set(raws.OodDatasets.__args__[0].__args__)
 
@@ -141,20 +143,20 @@ def test_the_pinned_md5_sums_are_torchvision_s() -> None:
 @pytest.mark.parametrize("dataset", ["kmnist", "cifar100", "svhn"])  # Fashion-MNIST: test_bad_input
 def test_offline_every_place_tried_is_named(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(SMOKE.replace("dataset: digits", f"dataset: {dataset}"))
-    files = list(sources.CHECKSUMS[dataset])
+    files = list(download.CHECKSUMS[dataset])
     for folder in ("disk", f"disk/{dataset}", f"disk/{NAMES[dataset]}/raw"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / files[0]).write_bytes(b"not the data")
     nothing = {"MISTAKES_RAW": str(tmp_path / "disk"), "PATH": str(tmp_path)}
     nothing |= {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
     done = run(tmp_path, "raw", "data/raw", **nothing)
-    places = [f"MISTAKES_RAW={tmp_path}/disk (MD5", f"disk/{dataset} (", "/raw (", *sources._mirrors(dataset)]
+    places = [f"MISTAKES_RAW={tmp_path}/disk (MD5", f"disk/{dataset} (", "/raw (", *download._mirrors(dataset)]
     refused(done, dataset, files[0], *places)
     assert not (tmp_path / "data/raw").exists()
 
 
 def test_a_folder_for_each_data_set_is_looked_in_first(tmp_path: Path) -> None:
-    sources.fetch("digits", tmp_path / "own" / "digits")
+    download.fetch("digits", tmp_path / "own" / "digits")
     (tmp_path / "own" / "digits.csv.gz").write_bytes(b"of another data set")
     (tmp_path / "params.yaml").write_text(SMOKE)
     assert run(tmp_path, "raw", "data/raw", MISTAKES_RAW=str(tmp_path / "own")).returncode == 0
@@ -165,10 +167,10 @@ def test_a_folder_for_each_data_set_is_looked_in_first(tmp_path: Path) -> None:
 def test_ood_sets_need_no_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"small"
     md5 = "md5:eb5c1399a871211c7e7ed732d15e3a8b"
-    monkeypatch.setitem(sources.CHECKSUMS, "svhn", {"train_32x32.mat": "md5:" + 32 * "0", "test_32x32.mat": md5})
+    monkeypatch.setitem(download.CHECKSUMS, "svhn", {"train_32x32.mat": "md5:" + 32 * "0", "test_32x32.mat": md5})
     monkeypatch.setenv("MISTAKES_RAW", str(tmp_path))
     (tmp_path / "test_32x32.mat").write_bytes(content)
-    assert sources.fetch("svhn", tmp_path / "out", test_only=True) == {"md5": {"test_32x32.mat": md5[4:]}}
+    assert download.fetch("svhn", tmp_path / "out", test_only=True) == {"md5": {"test_32x32.mat": md5[4:]}}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["test_32x32.mat"]
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from scipy import stats
 
-from mistakes import compare, conformal, detection, guard, seeds
+from mistakes.detectors import conformal, guard
+from mistakes.detectors.pareto_tail import BEYOND, Tail
 from mistakes.errors import InputError
-from mistakes.tail import BEYOND, Tail
+from mistakes.evaluation import comparison, detection, repeated_runs
 
 SETTINGS = guard.Settings(0, dict(zip(guard.PARTS, (0.38, 0.38, 0.16, 0.04, 0.04), strict=True)), 16, 4, 100, 5e-3)
 MEANS = np.random.default_rng(5).normal(size=(3, 10)) * 2
@@ -179,14 +180,14 @@ def test_averages_over_trainings(rng: np.random.Generator) -> None:
     settings = detection.Settings(0.05, 200, 0.95, 0)
     tables = {str(shift): scored(rng, shift) for shift in (0.5, 1.0, 1.5)}
     macros = [detection.evaluate(t, ("a",), settings).macro["macro_auroc"].item() for t in tables.values()]
-    found = seeds.across(tables, ("a",), settings).iloc[0]
+    found = repeated_runs.across(tables, ("a",), settings).iloc[0]
     assert found["macro"] == pytest.approx(np.mean(macros))
     assert found["macro_sd"] == pytest.approx(np.std(macros, ddof=1))
-    alone = seeds.across({"1.0": tables["1.0"]}, ("a",), settings).iloc[0]
+    alone = repeated_runs.across({"1.0": tables["1.0"]}, ("a",), settings).iloc[0]
     # trainings that differ make the interval wider than images alone do
     assert found["macro_high"] - found["macro_low"] > 1.5 * (alone["macro_high"] - alone["macro_low"])
     assert found["macro_low"] < found["macro"] < found["macro_high"]
-    assert "| a | " in seeds.markdown(pd.DataFrame([found]), 3, 0.95)
+    assert "| a | " in repeated_runs.markdown(pd.DataFrame([found]), 3, 0.95)
 
 
 def test_trainings_that_lack_a_baseline_are_compared_by_the_others(rng: np.random.Generator) -> None:
@@ -194,7 +195,7 @@ def test_trainings_that_lack_a_baseline_are_compared_by_the_others(rng: np.rando
     more, less = scored(rng, 1.0), scored(rng, 1.0)
     more = more.assign(b=more["a"] + 1, p_b=more["p_a"])
     for tables in ({"x": more, "y": less}, {"x": less, "y": more}):
-        assert seeds.across(tables, ("a", "b"), settings)["score"].tolist() == ["a"]
+        assert repeated_runs.across(tables, ("a", "b"), settings)["score"].tolist() == ["a"]
 
 
 def test_the_best_baseline_of_several_trainings_is_one_that_all_have(rng: np.random.Generator) -> None:
@@ -207,5 +208,5 @@ def test_the_best_baseline_of_several_trainings_is_one_that_all_have(rng: np.ran
         name: detection.evaluate(table, tuple(c for c in columns if c in table), settings).macro
         for name, table in tables.items()
     }
-    lines = compare.compare(tables, found, {"x": [], "y": []}, [("x", "y")], settings).lines
+    lines = comparison.compare(tables, found, {"x": [], "y": []}, [("x", "y")], settings).lines
     assert [(line.names, line.best) for line in lines] == [(("x", "y"), "msp"), (("x",), "vim"), (("y",), "msp")]

@@ -10,9 +10,11 @@ import pytest
 from scipy import stats
 from test_bad_input import refused, run
 
-from mistakes import controls, effects, hypotheses, logistic, params, resampling, trend
+from mistakes.config import params
 from mistakes.errors import InputError
-from mistakes.hypotheses import Group, Sample
+from mistakes.evaluation import hypotheses, negative_controls
+from mistakes.evaluation.hypotheses import Group, Sample
+from mistakes.statistics import effect_sizes, logistic, resampling, trend
 
 ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
@@ -235,19 +237,19 @@ def test_trend_without_failures_below_or_with_ties_is_honest() -> None:
 
 
 @pytest.mark.parametrize("digits", [None, 1, 0])  # rounded: with ties
-@pytest.mark.parametrize("window", [effects.WINDOW, 30])  # the small one forces the bisection
+@pytest.mark.parametrize("window", [effect_sizes.WINDOW, 30])  # the small one forces the bisection
 def test_hodges_lehmann_agrees_with_brute_force(digits, window, monkeypatch, rng: np.random.Generator) -> None:
-    monkeypatch.setattr(effects, "WINDOW", window)
+    monkeypatch.setattr(effect_sizes, "WINDOW", window)
     f, s, d = rng.normal(1, 2, 40), rng.normal(0, 1, 75), rng.normal(0.5, 1, 60)
     if digits is not None:
         f, s, d = f.round(digits), s.round(digits), d.round(digits)
     pairs = np.sort((f[:, None] - s).ravel())
-    shift, (low, high) = effects.hodges_lehmann(f, s, 0.95)
+    shift, (low, high) = effect_sizes.hodges_lehmann(f, s, 0.95)
     c = int(40 * 75 / 2 - 1.959964 * np.sqrt(40 * 75 * 116 / 12))
     assert shift == pytest.approx(np.median(pairs), abs=1e-12)
     assert (low, high) == pytest.approx((pairs[c - 1], pairs[-c]), abs=1e-12)
     walsh = np.sort(((d[:, None] + d) / 2)[np.triu_indices(60)])
-    shift, (low, high) = effects.hodges_lehmann_paired(d, 0.95)
+    shift, (low, high) = effect_sizes.hodges_lehmann_paired(d, 0.95)
     c = int(60 * 61 / 4 - 1.959964 * np.sqrt(60 * 61 * 121 / 24))
     assert shift == pytest.approx(np.median(walsh), abs=1e-12)
     assert (low, high) == pytest.approx((walsh[c - 1], walsh[-c]), abs=1e-12)
@@ -255,37 +257,37 @@ def test_hodges_lehmann_agrees_with_brute_force(digits, window, monkeypatch, rng
 
 def test_hodges_lehmann_interval_holds_the_p_value_of_its_test_and_knows_its_limits(rng: np.random.Generator) -> None:
     f, s = rng.normal(0.5, 1, 60), rng.normal(0, 1, 90)
-    _, (low, high) = effects.hodges_lehmann(f, s, 0.95)
+    _, (low, high) = effect_sizes.hodges_lehmann(f, s, 0.95)
     for bound, outside in ((low, -1e-6), (high, 1e-6)):
         test = stats.mannwhitneyu(f - bound - outside, s, method="asymptotic", use_continuity=False)
         assert test.pvalue == pytest.approx(0.05, abs=0.002)
-    assert effects.hodges_lehmann(f[:2], s[:3], 0.95)[1] == (None, None)
+    assert effect_sizes.hodges_lehmann(f[:2], s[:3], 0.95)[1] == (None, None)
 
 
 def test_a12_within_strata_is_the_share_of_pairs_won_and_its_null_deviation_is_right(rng: np.random.Generator) -> None:
     f, s = rng.normal(0.3, 1, 30).round(1), rng.normal(0, 1, 80).round(1)
     of_f, of_s = rng.integers(0, 4, 30), rng.integers(1, 5, 80)
-    parts = effects.parts_of(of_f, of_s)
+    parts = effect_sizes.parts_of(of_f, of_s)
     same = of_f[:, None] == of_s
     expected = ((f[:, None] > s) + 0.5 * (f[:, None] == s))[same].mean()
-    found, low, high = effects.a12(f, s, parts, False, 500, 0.95, rng)
+    found, low, high = effect_sizes.a12(f, s, parts, False, 500, 0.95, rng)
     assert found == pytest.approx(expected)
     assert low < found < high
     drawn = rng.normal(size=(4000, 110))
     won = (drawn[:, :30, None] > drawn[:, None, 30:])[:, same].mean(1)
-    assert effects.a12_null_sd(30, 80, parts) == pytest.approx(won.std(), rel=0.05)
-    assert effects.a12(f, s, [], False, 10, 0.95, rng) == (0.5, 0.0, 1.0)
-    assert effects.a12_null_sd(30, 80, []) is None
+    assert effect_sizes.a12_null_sd(30, 80, parts) == pytest.approx(won.std(), rel=0.05)
+    assert effect_sizes.a12(f, s, [], False, 10, 0.95, rng) == (0.5, 0.0, 1.0)
+    assert effect_sizes.a12_null_sd(30, 80, []) is None
 
 
 def test_power_agrees_with_a_simulation(rng: np.random.Generator) -> None:
     shift = np.sqrt(2) * stats.norm.ppf(0.6)  # between normals with A12 = 0.6
     f, s = rng.normal(shift, 1, (2000, 60)), rng.normal(0, 1, (2000, 200))
     rejected = (stats.mannwhitneyu(f, s, alternative="greater", axis=1).pvalue <= 0.02).mean()
-    sd = effects.a12_null_sd(60, 200, effects.WHOLE)
-    assert effects.power(0.6, sd, 0.02) == pytest.approx(rejected, abs=0.04)
-    assert effects.power(effects.detectable_a12(sd, 0.02), sd, 0.02) == pytest.approx(0.8)
-    assert effects.detectable_a12(effects.a12_null_sd(2, 2, effects.WHOLE), 0.02) is None
+    sd = effect_sizes.a12_null_sd(60, 200, effect_sizes.WHOLE)
+    assert effect_sizes.power(0.6, sd, 0.02) == pytest.approx(rejected, abs=0.04)
+    assert effect_sizes.power(effect_sizes.detectable_a12(sd, 0.02), sd, 0.02) == pytest.approx(0.8)
+    assert effect_sizes.detectable_a12(effect_sizes.a12_null_sd(2, 2, effect_sizes.WHOLE), 0.02) is None
 
 
 def test_table_has_no_nan_and_families_share_alpha(rng: np.random.Generator) -> None:
@@ -293,7 +295,7 @@ def test_table_has_no_nan_and_families_share_alpha(rng: np.random.Generator) -> 
     few = hypotheses.test("H1", "s", "f", "permutation", Sample(group(np.ones(1)), group(np.ones(9))), settings(0))
     table = hypotheses.adjusted([one, few], 0.05, 0.56)
     first, second = json.loads(json.dumps(table.to_dict("records"), allow_nan=False))
-    assert first["power"] == pytest.approx(effects.power(0.56, one.a12_null_sd, 0.025))
+    assert first["power"] == pytest.approx(effect_sizes.power(0.56, one.a12_null_sd, 0.025))
     assert first["cliffs_delta"] == pytest.approx(2 * one.a12 - 1)
     assert (second["p"], second["a12_low"], second["a12_high"], second["power"]) == (1, 0, 1, None)
     assert hypotheses.markdown(table).count("\n") == 4
@@ -305,16 +307,20 @@ def test_table_has_no_nan_and_families_share_alpha(rng: np.random.Generator) -> 
 def test_controls_pass_on_independent_labels_and_fail_where_something_is_wrong(rng: np.random.Generator) -> None:
     sample = null_of_h5(rng)
     scores = sample.successes.scores
-    found = controls.all_of(sample, scores - 1, controls.Settings(200, 99, 200, 0.01, 0))
+    found = negative_controls.all_of(sample, scores - 1, negative_controls.Settings(200, 99, 200, 0.01, 0))
     assert [c.control for c in found] == ["id_halves", "random_score", "shuffled_correctness", "train_against_test"]
     assert [c.passed for c in found] == [True, True, True, None]
     assert found[3].difference == pytest.approx(1)
     assert found[3].low > 0.6
-    assert found == controls.all_of(sample, scores - 1, controls.Settings(200, 99, 200, 0.01, 0))
-    broken = controls._uniform("broken", 9, 9, lambda rng: rng.random() ** 2, controls.Settings(200, 9, 9, 0.01, 0))
+    assert found == negative_controls.all_of(sample, scores - 1, negative_controls.Settings(200, 99, 200, 0.01, 0))
+    broken = negative_controls._uniform(
+        "broken", 9, 9, lambda rng: rng.random() ** 2, negative_controls.Settings(200, 9, 9, 0.01, 0)
+    )
     assert broken.passed is False
     assert broken.low > 0.05
-    nobody = controls.all_of(Sample(group(scores[:0]), sample.successes), scores, controls.Settings(20, 9, 20, 0.01, 0))
+    nobody = negative_controls.all_of(
+        Sample(group(scores[:0]), sample.successes), scores, negative_controls.Settings(20, 9, 20, 0.01, 0)
+    )
     assert nobody[2].passed is None
 
 
@@ -397,8 +403,8 @@ def test_controls_of_few_are_finite(n: int, rng: np.random.Generator) -> None:
         (many, group(many.scores[:2]), n),
         (one, group(np.ones(40)), 9),
     ):
-        found = controls.all_of(
-            Sample(failures, successes), np.ones(train), controls.Settings(20, 19, 20, 0.01, 0)
+        found = negative_controls.all_of(
+            Sample(failures, successes), np.ones(train), negative_controls.Settings(20, 19, 20, 0.01, 0)
         )  # fmt: skip
         json.dumps([vars(control) for control in found], allow_nan=False)
 

@@ -15,8 +15,10 @@ from here import run
 from PIL import Image
 from test_bad_input import ROOT, SMOKE, refused
 
-from mistakes import folders, overlays, params
+from mistakes.config import params
+from mistakes.data import image_folder
 from mistakes.errors import InputError
+from mistakes.pipeline import overlays
 
 SETTINGS = {"dataset": "image_folder", "train": "own", "test": None, "size": None, "channels": 3, "corrupt": "refuse",
             "ood": []}  # fmt: skip
@@ -131,15 +133,15 @@ def test_images_are_scaled_by_the_shorter_side_and_cropped_at_the_centre(tmp_pat
     file = io.BytesIO()
     Image.fromarray(wide).save(file, "PNG")
     as_folder(tmp_path, {"a/wide.png": file.getvalue(), "b/tall.webp": picture(1, 30, 50, "WEBP")})
-    colour = folders.read(tmp_path, 10, 3, "refuse")
+    colour = image_folder.read(tmp_path, 10, 3, "refuse")
     assert colour.images.shape == (2, 3, 10, 10)
     middle = np.s_[0, :, :, 2:-2]  # without the columns that the resampling filter mixes with what was cropped
     assert (colour.images[middle] == np.array([200, 100, 50], np.uint8)[:, None, None]).all()
-    grey = folders.read(tmp_path, 16, 1, "refuse")
+    grey = image_folder.read(tmp_path, 16, 1, "refuse")
     assert grey.images.shape == (2, 1, 16, 16)
     assert (grey.images[middle] == round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)).all()  # ITU-R 601
     with pytest.raises(InputError, match=r"tall.webp: size is 30 x 50, expected 40 x 20 pixels.*raw.size"):
-        folders.read(tmp_path, None, 3, "refuse")
+        image_folder.read(tmp_path, None, 3, "refuse")
 
 
 def test_a_photograph_stands_upright_and_every_mode_becomes_what_is_asked(tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_a_photograph_stands_upright_and_every_mode_becomes_what_is_asked(tmp_pa
     as_folder(tmp_path, {"a/lying.png": file.getvalue(), "b/palette.png": picture(1, 9, 12, mode="P")})
     as_folder(tmp_path, {"b/grey.png": picture(1, 9, 12, mode="L"), "b/bits.png": picture(1, 9, 12, mode="1")})
     as_folder(tmp_path, {"b/cmyk.jpg": picture(1, 9, 12, "JPEG", "CMYK")})
-    images = folders.read(tmp_path, None, 3, "refuse").images
+    images = image_folder.read(tmp_path, None, 3, "refuse").images
     assert images.shape == (5, 3, 12, 9)
     assert np.array_equal(images[0], np.rot90(np.asarray(lying), -1).transpose(2, 0, 1))
 
@@ -188,7 +190,7 @@ def test_corrupt_files_are_named_and_refused_or_skipped_and_counted(tmp_path: Pa
     assert json.loads((tmp_path / "data/raw/dataset.json").read_text())["skipped"] == {"train": sorted(bad)}
     run(tmp_path, "images", "data/raw", "data/images")
     assert json.loads((tmp_path / "data/images/metrics.json").read_text())["n.skipped"] == 5
-    good = folders.read(as_folder(tmp_path / "own", GOOD), None, 3, "refuse")
+    good = image_folder.read(as_folder(tmp_path / "own", GOOD), None, 3, "refuse")
     for key in ("images", "labels"):
         assert np.array_equal(np.load(tmp_path / f"data/raw/train/{key}.npy"), getattr(good, key))
 
@@ -196,10 +198,10 @@ def test_corrupt_files_are_named_and_refused_or_skipped_and_counted(tmp_path: Pa
 def test_a_class_that_loses_all_its_images_is_refused(tmp_path: Path) -> None:
     as_folder(tmp_path, GOOD | {"dog/1.png": b"x"})
     with pytest.raises(InputError, match=r"class 'dog' is all corrupt"):
-        folders.read(tmp_path, None, 3, "skip")
+        image_folder.read(tmp_path, None, 3, "skip")
     many = as_folder(tmp_path / "many", {f"{name}/{i}.png": b"" for name in ("a", "b") for i in range(5)})
     with pytest.raises(InputError, match=r"10 of 10 files .*: a/0.png .*a/4.png \(not an image\), \.\.\.") as caught:
-        folders.read(many, None, 3, "refuse")
+        image_folder.read(many, None, 3, "refuse")
     assert "b/" not in str(caught.value)
 
 
@@ -221,14 +223,14 @@ def test_wrong_layouts(tmp_path: Path, files: dict[str, bytes], words: list[str]
 def test_an_empty_class_and_files_beside_the_classes(tmp_path: Path) -> None:
     as_folder(tmp_path / "own" / "set", GOOD)
     as_folder(tmp_path / "own", {"LICENSE": b"free"})
-    assert folders.read(tmp_path / "own", None, 3, "refuse").ignored == ("LICENSE",)
+    assert image_folder.read(tmp_path / "own", None, 3, "refuse").ignored == ("LICENSE",)
     (tmp_path / "own" / "set" / "dog").mkdir()
     with pytest.raises(InputError, match=r"class 'dog' is an empty folder"):
-        folders.read(tmp_path / "own", None, 3, "refuse")
+        image_folder.read(tmp_path / "own", None, 3, "refuse")
     with zipfile.ZipFile(as_zip(tmp_path / "own.zip", GOOD), "a") as archive:
         archive.writestr("dog/", b"")
     with pytest.raises(InputError, match=r"class 'dog' is an empty folder"):
-        folders.read(tmp_path / "own.zip", None, 3, "refuse")
+        image_folder.read(tmp_path / "own.zip", None, 3, "refuse")
 
 
 def test_test_images_must_be_like_the_training_images(tmp_path: Path) -> None:
@@ -238,10 +240,10 @@ def test_test_images_must_be_like_the_training_images(tmp_path: Path) -> None:
     done = run(tmp_path, "raw", "data/raw")
     said = "test: has no folder for cat and has folders that are no class: dog; the classes of the training images are"
     refused(done, said)
-    like = folders.read(tmp_path / "own", None, 3, "refuse")
+    like = image_folder.read(tmp_path / "own", None, 3, "refuse")
     other = as_folder(tmp_path / "other", {f"{name}/1.png": picture(1, 16, 16) for name in ("bird", "cat")})
     with pytest.raises(InputError, match="bird/1.png: size is 16 x 16, expected 12 x 12"):
-        folders.read(other, None, 3, "refuse", like)
+        image_folder.read(other, None, 3, "refuse", like)
 
 
 def test_paths_that_are_no_archives(tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_members_outside_of_the_archive_are_refused(tmp_path: Path, pack, name: 
     (tmp_path / "inside").mkdir()
     archive = pack(tmp_path / "inside" / "own", GOOD | {name: GOOD["cat/1.png"]})
     with pytest.raises(InputError, match=r"own: member is '.*outside.png', expected a path that stays inside"):
-        folders.read(archive, None, 3, "skip")
+        image_folder.read(archive, None, 3, "skip")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["own"]
 
 
@@ -271,7 +273,7 @@ def test_members_outside_of_the_archive_are_refused(tmp_path: Path, pack, name: 
 def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path, kind: bytes) -> None:
     as_tar(tmp_path / "own.tar", {"cat/1.png": b""}, type=kind, linkname="/etc/hostname")
     with pytest.raises(InputError, match=r"member cat/1.png is a link or device"):
-        folders.read(tmp_path / "own.tar", None, 3, "skip")
+        image_folder.read(tmp_path / "own.tar", None, 3, "skip")
 
 
 def test_a_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +287,7 @@ def test_a_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "scandir", forbidden)
     with pytest.raises(InputError, match="unreadable .*Permission denied"):
-        folders.read(tmp_path, None, 3, "skip")
+        image_folder.read(tmp_path, None, 3, "skip")
 
 
 @pytest.mark.parametrize(

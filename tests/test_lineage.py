@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import Checkout, duplicate
 
-from mistakes import content, lineage
+from mistakes.pipeline import lineage, snapshot
 
 TABLE = "data/scores/smoke/scores.parquet"
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ def lab(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Check
 
 def first_row(checkout: Checkout):
     """The row of what is committed."""
-    key = content.key(content.GitTree("HEAD", checkout.folder), "smoke")
+    key = snapshot.key(snapshot.GitTree("HEAD", checkout.folder), "smoke")
     (row,) = checkout.runs(level="pipeline", content_key=key)
     return row
 

@@ -15,24 +15,16 @@ from test_bad_input import SMOKE, refused, run
 from torch import Tensor, nn
 
 import stages.adversarial
-from mistakes import (
-    agreement,
-    attacks,
-    density,
-    deployment,
-    guard,
-    intake,
-    layers,
-    logits,
-    models,
-    outputs,
-    own,
-    params,
-)
 from mistakes.artifacts import save_arrays
+from mistakes.attacks import adversarial
+from mistakes.config import params
+from mistakes.data import agreement, feature_files, logits
+from mistakes.detectors import density, guard
 from mistakes.errors import InputError
-from mistakes.features import Extractor
-from mistakes.stage import Run
+from mistakes.networks import external, layers, models, validate_external
+from mistakes.networks.extraction import Extractor
+from mistakes.pipeline.runner import Run
+from mistakes.serving import guard_model
 
 CPU = torch.device("cpu")
 CODE = """
@@ -227,7 +219,7 @@ def entry(**values: Any) -> dict[str, Any]:
 def take(trained: dict[int, Path], form: str, images: np.ndarray, classes: int = 10, trace: bool = True, **more: Any):
     arguments = {"form": form, "classes": classes, "trace": trace}
     values = entry(entrypoint="usernets:make", arguments=arguments, weights=str(trained[classes]), **more)
-    return intake.take(values, "classifiers.mine", images, classes, CPU)
+    return validate_external.take(values, "classifiers.mine", images, classes, CPU)
 
 
 # which of several outputs are the logits
@@ -257,15 +249,15 @@ def test_logits_are_found_among_the_outputs_wherever_the_network_is_called(
 ) -> None:
     images, truth = digits[0][1000:1060], digits[1][1000:1060]
     expected = take(trained, "tensor", images)(torch.as_tensor(images).float() / 255).detach().numpy()
-    own.save(take(trained, form, images, trace=trace, output=FORMS[form]), tmp_path / "m.safetensors")
+    external.save(take(trained, form, images, trace=trace, output=FORMS[form]), tmp_path / "m.safetensors")
     model = models.load(tmp_path / "m.safetensors")
     batch = Extractor(model, "penultimate", None, CPU).whole(images, 7)
     assert batch.logits == pytest.approx(expected, abs=0.02 if form == "half" else 1e-5)
     assert batch.features.shape == (60, 32)
-    assert (attacks.predict(model, images, CPU, 7) == expected.argmax(1)).all()
+    assert (adversarial.predict(model, images, CPU, 7) == expected.argmax(1)).all()
     right = np.flatnonzero(expected.argmax(1) == truth)[:10]
     arguments = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 5}
-    made = attacks.run(model, images[right], truth[right], "LinfPGDAttack", "linf", arguments, 0, CPU, 10)
+    made = adversarial.run(model, images[right], truth[right], "LinfPGDAttack", "linf", arguments, 0, CPU, 10)
     assert made.success.all()
 
 
@@ -319,7 +311,7 @@ class Parts(nn.Module):
 def test_archives_may_return_logits_first_or_a_dict(form, trained, code, digits, tmp_path) -> None:
     classes = 2 if form == "single" else 10
     net = code.make(classes)
-    own.load_weights(net, trained[classes])
+    external.load_weights(net, trained[classes])
     images = digits[0][1000:1020]
     x = (torch.as_tensor(images).float() / 255 - 0.3) / 0.35
     many = {"x": {0: torch.export.Dim("n")}}
@@ -328,7 +320,7 @@ def test_archives_may_return_logits_first_or_a_dict(form, trained, code, digits,
     base = {"source": "torch_export", "path": str(tmp_path / "p.pt2"), **INPUT}
     document = yaml.safe_load(SMOKE) | {"classifiers": {"mine": base}}
     values = params.parse(yaml.safe_dump(document)).classifiers["mine"].model_dump()
-    own.save(intake.take(values, "classifiers.mine", images, classes, CPU), tmp_path / "m.safetensors")
+    external.save(validate_external.take(values, "classifiers.mine", images, classes, CPU), tmp_path / "m.safetensors")
     batch = Extractor(models.load(tmp_path / "m.safetensors"), "penultimate", None, CPU).whole(images, 6)
     y = net(x).detach().numpy()
     assert batch.logits - batch.logits[:, :1] == pytest.approx(y - y[:, :1], abs=1e-4)
@@ -349,16 +341,16 @@ def test_one_logit_becomes_two_columns(form: str, trained, digits) -> None:
     assert (batch[:, 0] == 0).all()
     assert batch[:, 1] == pytest.approx(expected[:, 1] - expected[:, 0], abs=1e-4)
     said: list[str] = []
-    assert intake.judge(model, "classifiers.mine", images, truth, ["small", "large"], CPU, said.append) > 0.8
+    assert validate_external.judge(model, "classifiers.mine", images, truth, ["small", "large"], CPU, said.append) > 0.8
     assert not said
     with pytest.raises(InputError, match="the order large, small it would"):
-        intake.judge(model, "classifiers.mine", images, 1 - truth, ["small", "large"], CPU, said.append)
+        validate_external.judge(model, "classifiers.mine", images, 1 - truth, ["small", "large"], CPU, said.append)
 
 
 def test_one_logit_for_more_than_two_classes_is_refused(code, digits) -> None:
     values = entry(entrypoint="usernets:make", arguments={"form": "column", "classes": 2})
     with pytest.raises(InputError, match=r"logits of an image is \(1,\), expected \(10,\), one for each class"):
-        intake.take(values, "classifiers.mine", digits[0][:20], 10, CPU)
+        validate_external.take(values, "classifiers.mine", digits[0][:20], 10, CPU)
 
 
 @pytest.mark.parametrize(
@@ -381,13 +373,15 @@ def test_networks_that_end_in_probabilities_are_refused(form, classes, words: st
         images = np.r_[images[:99], np.full((1, 1, 8, 8), 255, np.uint8), images[100:]]
     model, names = take(trained, form, images, classes=classes), list("0123456789")[:classes]
     with pytest.raises(InputError, match=words):
-        intake.judge(model, "classifiers.mine", images, truth % classes, names, CPU, print)
+        validate_external.judge(model, "classifiers.mine", images, truth % classes, names, CPU, print)
 
 
 def test_sigmoids_that_do_not_sum_to_1_are_warned_of(trained, digits) -> None:
     said: list[str] = []
     model = take(trained, "sigmoids", digits[0][1000:1200])
-    intake.judge(model, "mine", digits[0][1000:1200], digits[1][1000:1200], list("0123456789"), CPU, said.append)
+    validate_external.judge(
+        model, "mine", digits[0][1000:1200], digits[1][1000:1200], list("0123456789"), CPU, said.append
+    )
     assert len(said) == 1
     assert "all logits lie in [0, 1]; if these are probabilities of a sigmoid" in said[0]
 
@@ -395,7 +389,7 @@ def test_sigmoids_that_do_not_sum_to_1_are_warned_of(trained, digits) -> None:
 def test_log_probabilities_of_a_network_are_welcome_also_where_they_are_minus_infinity(trained, digits) -> None:
     images, truth, said = digits[0][1000:1200], digits[1][1000:1200], []
     model = take(trained, "log", images)
-    assert intake.judge(model, "mine", images, truth, list("0123456789"), CPU, said.append) > 0.8
+    assert validate_external.judge(model, "mine", images, truth, list("0123456789"), CPU, said.append) > 0.8
     assert "mine, on val: -inf in " in said[0]
     batch = Extractor(model, "penultimate", None, CPU).whole(images, 50)
     assert np.isfinite(batch.logits).all()
@@ -421,7 +415,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 def read(path: Path, **values: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
     said: list[str] = []
-    return outputs.read({"train": as_npz(path / "a.npz", **values)}, {}, None, said.append)[0]["train"], said
+    return feature_files.read({"train": as_npz(path / "a.npz", **values)}, {}, None, said.append)[0]["train"], said
 
 
 @pytest.mark.parametrize(
@@ -494,7 +488,7 @@ def test_tables_of_one_logit(tmp_path: Path, rng) -> None:
         pd.DataFrame(table | {f"features_{i}": values["features"][:, i] for i in range(5)}).to_parquet(
             tmp_path / "t.parquet"
         )
-        found = outputs.read({"train": tmp_path / "t.parquet"}, {}, None)[0]["train"]
+        found = feature_files.read({"train": tmp_path / "t.parquet"}, {}, None)[0]["train"]
         assert found["logits"].shape == (200, 2)
 
 
@@ -508,8 +502,8 @@ def test_a_guard_for_outputs_takes_one_logit_and_refuses_probabilities(rng) -> N
     log_density = density.evaluate(flow.log_prob, z)
     reference = ((), both, log_density)
     fitted = guard.fit((), both, reference, guard.Settings(0, dict.fromkeys(guard.PARTS, 0.2), 8, 1, 64, 0.01))
-    form = deployment.Form(["no", "yes"], None, None, "penultimate", None, 100, 0.1, "correct")
-    deployed = deployment.Deployed(form, None, flow, fitted, fitted.score((), both, log_density))
+    form = guard_model.Form(["no", "yes"], None, None, "penultimate", None, 100, 0.1, "correct")
+    deployed = guard_model.Deployed(form, None, flow, fitted, fitted.score((), both, log_density))
     expected = deployed.predict({"features": z, "logits": both})
     for one in (odds, odds[:, None]):
         assert deployed.predict({"features": z, "logits": one}).equals(expected)
@@ -637,13 +631,13 @@ def pictures() -> np.ndarray:
 COLOUR = {"mean": [0.5] * 3, "std": [0.5] * 3, "channels": 3, "size": None}
 
 
-def take_picture(function: str, layer: str, **more: Any) -> own.Own:
+def take_picture(function: str, layer: str, **more: Any) -> external.Own:
     values = entry(entrypoint=f"usernets:{function}", layer=layer, **COLOUR | more)
     torch.manual_seed(0)
-    return intake.take(values, "classifiers.mine", pictures(), 10, CPU)
+    return validate_external.take(values, "classifiers.mine", pictures(), 10, CPU)
 
 
-def output_of(model: own.Own, layer: str) -> np.ndarray:
+def output_of(model: external.Own, layer: str) -> np.ndarray:
     found: list[Tensor] = []
     hook = model.net.get_submodule(layer).register_forward_hook(lambda _m, _i, out: found.append(out))
     model(torch.as_tensor(pictures()).float() / 255)
@@ -673,7 +667,7 @@ def test_tokens_and_maps_are_told_from_each_other(function, layer, tokens, expec
     if function.startswith("timm"):
         pytest.importorskip("timm")
     model = take_picture(function, layer, tokens=tokens)
-    own.save(model, tmp_path / "m.safetensors")
+    external.save(model, tmp_path / "m.safetensors")
     batch = Extractor(models.load(tmp_path / "m.safetensors"), "penultimate", None, CPU).whole(pictures(), 4)
     z = output_of(model, layer)
     assert batch.features == pytest.approx(expected(z), abs=1e-5)
@@ -761,12 +755,12 @@ def test_stages_refuse_features_in_another_order_and_tell_what_is_odd(tmp_path: 
     assert not (tmp_path / "data/classifier/given").exists()
 
 
-def attacked(model: own.Own, digits: Any, folder: Path, **attacks_: Any) -> tuple[dict[str, float], list[str]]:
+def attacked(model: external.Own, digits: Any, folder: Path, **attacks_: Any) -> tuple[dict[str, float], list[str]]:
     """Return metrics and warnings of stage adversarial, which writes to folder/out."""
     document = yaml.safe_load(SMOKE)
     section = document["adversarial"]
     section["attacks"] = attacks_ or {name: section["attacks"][name] for name in ("fgsm_05", "pgd_02", "pgd_05", "ddn")}
-    own.save(model, folder / "model.safetensors")
+    external.save(model, folder / "model.safetensors")
     save_arrays(folder / "test", images=digits[0][1000:1400], labels=digits[1][1000:1400])
     known = Run("adversarial", "mine", params.parse(yaml.safe_dump(document)), journaled=False)
     (folder / "out").mkdir()

@@ -15,7 +15,10 @@ from conftest import clone
 from safetensors.numpy import save_file
 from test_bad_input import ROOT, SMOKE, refused, run
 
-from mistakes import artifacts, guard, outputs, params
+from mistakes import artifacts
+from mistakes.config import params
+from mistakes.data import feature_files
+from mistakes.detectors import guard
 from mistakes.errors import InputError
 
 
@@ -56,7 +59,7 @@ def as_columns(path: Path, values: dict[str, np.ndarray]) -> Path:
 def test_every_kind_of_file_gives_the_same_arrays(write, tmp_path: Path, rng: np.random.Generator) -> None:
     values = arrays(rng, 300)
     path = write(tmp_path / "train", values)
-    parts, ood = outputs.read({"train": path}, {"other": path}, None)
+    parts, ood = feature_files.read({"train": path}, {"other": path}, None)
     assert list(parts["train"]) == ["features", "logits", "early_1", "early_2", "labels"]
     for key, array in parts["train"].items():
         assert array.dtype == (np.int64 if key == "labels" else np.float32)
@@ -101,7 +104,7 @@ GOOD = arrays(np.random.default_rng(0))
 def test_bad_arrays_are_named(values: dict[str, np.ndarray], words: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", **values)
     with pytest.raises(InputError, match=words) as caught:
-        outputs.read({"train": tmp_path / "bad.npz"}, {}, None)
+        feature_files.read({"train": tmp_path / "bad.npz"}, {}, None)
     assert "\n" not in str(caught.value)
 
 
@@ -118,7 +121,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         ("one.npz", "unreadable .one array"), ("nowhere.npz", "file is 'missing'"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words) as caught:
-            outputs.read({"train": tmp_path / name}, {}, None)
+            feature_files.read({"train": tmp_path / name}, {}, None)
         assert name in str(caught.value)
 
 
@@ -134,11 +137,11 @@ def test_parts_must_be_alike(tmp_path: Path, rng: np.random.Generator) -> None:
     ):
         other = as_npz(tmp_path / "other", GOOD | change)
         with pytest.raises(InputError, match=words):
-            outputs.read({"train": train, "test": other}, {}, None)
+            feature_files.read({"train": train, "test": other}, {}, None)
         with pytest.raises(InputError, match=words):
-            outputs.read({"train": train}, {"far": other}, None)
+            feature_files.read({"train": train}, {"far": other}, None)
     with pytest.raises(InputError, match="logits columns is 3, expected 2, one for each of raw.classes"):
-        outputs.read({"train": train}, {}, ["a", "b"])
+        feature_files.read({"train": train}, {}, ["a", "b"])
 
 
 def settings(folder: Path, **raw: object) -> None:

@@ -8,8 +8,9 @@ import yaml
 from conftest import Checkout, clone
 from test_bad_input import ROOT
 
-from mistakes import content, overlays, params
+from mistakes.config import params
 from mistakes.errors import InputError
+from mistakes.pipeline import overlays, snapshot
 
 DEFAULT = (ROOT / "params.yaml").read_text()
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -145,6 +146,6 @@ def test_numbers_that_dvc_exp_run_sets_are_numbers(checkout: Checkout) -> None:
     assert "learning_rate: 5e-05" in text
     values = params.parse(text)
     assert (values.flow.learning_rate, values.flow.gradient_clip, values.guard.learning_rate) == (5e-5, 1000, 0.5)
-    tree = content.GitTree("small", checkout.folder)
-    assert content.configuration(tree) == values
+    tree = snapshot.GitTree("small", checkout.folder)
+    assert snapshot.configuration(tree) == values
     checkout.run("mistakes", "use", "--force")

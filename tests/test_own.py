@@ -17,10 +17,12 @@ from sklearn.datasets import load_digits
 from test_bad_input import SMOKE, refused, run
 from torch import Tensor, nn
 
-from mistakes import attacks, intake, layers, models, own, params
 from mistakes.artifacts import load_table
+from mistakes.attacks import adversarial
+from mistakes.config import params
 from mistakes.errors import InputError
-from mistakes.features import Extractor
+from mistakes.networks import external, layers, models, validate_external
+from mistakes.networks.extraction import Extractor
 
 # torch has deprecated TorchScript, and users still have such files
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
@@ -124,8 +126,8 @@ def entry(values: dict[str, Any]) -> dict[str, Any]:
     return params.parse(yaml.safe_dump(document)).classifiers["mine"].model_dump()
 
 
-def take(values: dict[str, Any], images: np.ndarray, classes: int = 10) -> own.Own:
-    return intake.take(entry(values), "classifiers.mine", images, classes, torch.device("cpu"))
+def take(values: dict[str, Any], images: np.ndarray, classes: int = 10) -> external.Own:
+    return validate_external.take(entry(values), "classifiers.mine", images, classes, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ["entrypoint", "branch", "torchscript", "torch_export"])
@@ -140,10 +142,10 @@ def test_the_same_network_gives_the_same_however_it_is_brought(kind, project, di
         "torch_export": archive(project / "net.pt2", "torch_export"),
     }[kind]
     images, truth = digits[0][1000:1200], digits[1][1000:1200]
-    own.save(take(values, images), tmp_path / "model.safetensors")
+    external.save(take(values, images), tmp_path / "model.safetensors")
     model = models.load(tmp_path / "model.safetensors")
     net = mynet.make(10)
-    own.load_weights(net, project / "weights.safetensors")
+    external.load_weights(net, project / "weights.safetensors")
     x = (torch.as_tensor(images).float() / 255 - 0.3) / 0.35
     z = net.body(net.stem(x)).flatten(1).detach()
     batch = Extractor(model, "penultimate", None, cpu).whole(images, 64)
@@ -155,7 +157,7 @@ def test_the_same_network_gives_the_same_however_it_is_brought(kind, project, di
     assert models.differentiable(model, images, cpu)
     arguments = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 10}
     right = batch.logits.argmax(1) == truth
-    made = attacks.run(model, images[right][:20], truth[right][:20], "LinfPGDAttack", "linf", arguments, 0, cpu, 20)
+    made = adversarial.run(model, images[right][:20], truth[right][:20], "LinfPGDAttack", "linf", arguments, 0, cpu, 20)
     assert made.success.mean() > 0.5
 
 
@@ -168,7 +170,7 @@ def test_torchvision_in_colour_and_scaled_and_timm(digits, cpu, tmp_path, rng) -
     values = {"source": "torchvision", "name": "resnet18", "arguments": {"num_classes": 10}, "layer": "flatten",
               "early": ["layer1", "layer2"], "weights": str(tmp_path / "w.safetensors"), **colour}  # fmt: skip
     images = digits[0][:6]
-    own.save(take(values, images), tmp_path / "m.safetensors")
+    external.save(take(values, images), tmp_path / "m.safetensors")
     model = models.load(tmp_path / "m.safetensors")
     x = nn.functional.interpolate(torch.as_tensor(images).float() / 255, (32, 32), mode="bilinear").expand(
         -1, 3, -1, -1
@@ -372,7 +374,7 @@ def test_own_classifiers_through_the_whole_pipeline(project: Path, tmp_path: Pat
     import mynet
 
     net = mynet.make(10)
-    own.load_weights(net, project / "weights.safetensors")
+    external.load_weights(net, project / "weights.safetensors")
     torch.jit.script(Steps(net).eval()).save(project / "steps.pt")
     checkout = clone(tmp_path)
     (checkout.folder / "mynet.py").write_text(CODE)

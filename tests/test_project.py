@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Checkout, duplicate
 
-from mistakes import cli, content, environment, journal, params, project, repair
+from mistakes import cli
+from mistakes.config import params
 from mistakes.errors import InputError
+from mistakes.pipeline import environment, journal, project, repair, snapshot
 
 SMOKE = (ROOT / "tests/smoke/params.yaml").read_text()
 
@@ -143,13 +145,13 @@ def test_outside_of_any_project_a_command_says_so_in_one_line_and_writes_nothing
 
 
 def test_a_revision_has_the_files_of_the_project_and_the_key_of_the_working_tree(inside: Path) -> None:
-    tree, here = content.GitTree("HEAD", inside), content.WorkTree(inside)
+    tree, here = snapshot.GitTree("HEAD", inside), snapshot.WorkTree(inside)
     assert tree.read("params.yaml") == SMOKE.encode()
     assert tree.read("neighbour.txt") == (b"of another team\n" if (inside / "neighbour.txt").exists() else None)
     assert tree.code() == here.code() == ["mistakes/größe mit Raum.py", "stages/raw.py"]
-    assert content.key(tree, "smoke") == content.key(here, "smoke")
+    assert snapshot.key(tree, "smoke") == snapshot.key(here, "smoke")
     (inside / "params.yaml").write_text(SMOKE.replace("layers: 2", "layers: 3"))
-    assert content.key(tree, "smoke") != content.key(here, "smoke")
+    assert snapshot.key(tree, "smoke") != snapshot.key(here, "smoke")
 
 
 def test_what_changed_is_told_of_the_project_alone(inside: Path, tmp_path: Path) -> None:
@@ -170,8 +172,8 @@ def test_a_worktree_and_a_detached_head_are_like_any_other_checkout(inside: Path
     other = tmp_path / "another tree"
     git(inside, "worktree", "add", "--quiet", "--detach", str(other))
     folder = other / inside.relative_to(tmp_path / "repository")
-    assert content.GitTree("HEAD", folder).rev == git(inside, "rev-parse", "main")
-    assert content.key(content.GitTree("main", folder), "smoke") == content.key(content.WorkTree(folder), "smoke")
+    assert snapshot.GitTree("HEAD", folder).rev == git(inside, "rev-parse", "main")
+    assert snapshot.key(snapshot.GitTree("main", folder), "smoke") == snapshot.key(snapshot.WorkTree(folder), "smoke")
     with contextlib.chdir(folder / "experiments"):
         assert environment.commit() == git(inside, "rev-parse", "main")
 
@@ -193,18 +195,18 @@ def test_before_the_first_commit_revisions_are_refused_and_everything_is_a_chang
 
 def test_what_is_no_revision_is_named(inside: Path) -> None:
     with pytest.raises(InputError, match="git: 'v9' is neither a git revision nor the name of a DVC experiment"):
-        content.GitTree("v9", inside)
+        snapshot.GitTree("v9", inside)
     git(inside, "rm", "--quiet", "--cached", "params.yaml")
     git(inside, "commit", "--quiet", "--message=without parameters")
-    tree = content.GitTree("HEAD", inside)
+    tree = snapshot.GitTree("HEAD", inside)
     with pytest.raises(InputError, match=rf"params.yaml of {tree.rev[:8]}: there is no such file"):
-        content.configuration(tree)
+        snapshot.configuration(tree)
 
 
 def test_a_machine_without_git_is_told_so(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(inside))
     with pytest.raises(InputError, match="git: it is not installed"):
-        content.GitTree("HEAD", inside)
+        snapshot.GitTree("HEAD", inside)
     assert environment.commit() == ""
 
 
@@ -316,7 +318,7 @@ def test_in_a_larger_repository_everything_is_as_at_the_root(larger: Checkout) -
     head = below.run("git", "rev-parse", "HEAD").stdout.strip()
     shown = below.run("mistakes", "show", "smoke").stdout
     assert re.search(rf"^commit +{head}$", shown, re.MULTILINE)
-    key = content.key(content.GitTree("HEAD", larger.folder), "smoke")
+    key = snapshot.key(snapshot.GitTree("HEAD", larger.folder), "smoke")
     (row,) = larger.runs(level="pipeline", content_key=key)
     assert row.data.tags["git.commit"] == head
     assert row.data.tags["git.changed"] == "nothing"

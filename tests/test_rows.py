@@ -16,7 +16,10 @@ from mlflow import MlflowClient
 from PIL import Image
 from test_bad_input import SMOKE, run
 
-from mistakes import cli, content, custom, journal, params, programs, rows, tracking
+from mistakes import cli
+from mistakes.config import params
+from mistakes.networks import programs
+from mistakes.pipeline import custom, journal, mlflow_rows, mlflow_store, snapshot
 
 ROOT = Path(__file__).parents[1]
 SCORES, MODEL = "data/scores/smoke/metrics.json", "data/classifier/smoke/model.safetensors"
@@ -63,20 +66,20 @@ class Project:
             entries[stage] = {
                 "cmd": one["cmd"],
                 "deps": [self._hashed(path) for path in one["deps"] if path in made],
-                "params": {"params.yaml": {place: content.at(values, place) for place in places}},
+                "params": {"params.yaml": {place: snapshot.at(values, place) for place in places}},
                 "outs": [self._hashed(path) for path in one["outs"]],
             }
         entries = {stage: entry for stage, entry in entries.items() if stage not in without}
         (self.folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": entries}, sort_keys=False))
 
     def _hashed(self, path: str) -> dict[str, str]:
-        return {"path": path, "md5": content.md5(self.folder / path)}
+        return {"path": path, "md5": snapshot.md5(self.folder / path)}
 
     def track(self) -> list[str]:
-        return rows.complete(content.WorkTree())
+        return mlflow_rows.complete(snapshot.WorkTree())
 
     def rows(self) -> list[Any]:
-        return tracking.Store().find(level="pipeline")
+        return mlflow_store.Store().find(level="pipeline")
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +117,7 @@ def test_other_results_of_the_same_parameters_are_another_row(project: Project, 
     assert accuracies(project) == [first, then]
     newest = project.rows()[0]
     assert "scores.n.test" not in newest.data.metrics  # nothing is left from before
-    assert newest.data.tags[f"md5.{MODEL}"] == content.md5(project.folder / MODEL)
+    assert newest.data.tags[f"md5.{MODEL}"] == snapshot.md5(project.folder / MODEL)
 
     project.write(MODEL, f"weights of {first}")  # the first data again: the first row again
     project.write(SCORES, json.dumps({"accuracy_test": first, "n.test": 500}))
@@ -137,7 +140,7 @@ def test_whatever_stood_in_a_row_it_says_what_the_files_say(project: Project, va
     """Higher or lower, at a later step, by hand or by an earlier version."""
     project.track()
     (row,) = project.rows()
-    client, run_id = tracking.Store().client, row.info.run_id
+    client, run_id = mlflow_store.Store().client, row.info.run_id
     client.log_metric(run_id, "scores.accuracy_test", value, timestamp=row.info.start_time + 10**9, step=7)
     client.set_tag(run_id, f"md5.{MODEL}", "another")
     client.set_tag(run_id, "md5.data/gone", "1")
@@ -147,7 +150,7 @@ def test_whatever_stood_in_a_row_it_says_what_the_files_say(project: Project, va
     project.track()
     (row,) = project.rows()
     assert row.data.metrics["scores.accuracy_test"] == 0.8
-    assert row.data.tags[f"md5.{MODEL}"] == content.md5(project.folder / MODEL)
+    assert row.data.tags[f"md5.{MODEL}"] == snapshot.md5(project.folder / MODEL)
     assert "md5.data/gone" not in row.data.tags
     page = client.download_artifacts(run_id, "report/report.html")
     assert Path(page).read_text() == "data/report/report.html"
@@ -166,7 +169,7 @@ def test_the_report_and_parameters_file_of_a_row_are_the_newest(project: Project
     project.lock()
     project.track()
     (row,) = project.rows()
-    client = tracking.Store().client
+    client = mlflow_store.Store().client
     for path, text in {
         "report/report.html": "with a second classifier",
         "params.yaml": SMOKE + "\n# a remark\n",
@@ -181,7 +184,7 @@ def test_the_report_and_parameters_file_of_a_row_are_the_newest(project: Project
 def test_code_that_gives_the_same_results_makes_no_row(project: Project) -> None:
     project.track()
     (row,) = project.rows()
-    with Path("mistakes/guard.py").open("a") as file:
+    with Path("mistakes/detectors/guard.py").open("a") as file:
         file.write("# a typo less\n")
     project.track()
     (again,) = project.rows()
@@ -192,7 +195,7 @@ def test_code_that_gives_the_same_results_makes_no_row(project: Project) -> None
 def test_a_row_of_an_earlier_version_is_found(project: Project) -> None:
     project.track()
     (row,) = project.rows()
-    client, run_id = tracking.Store().client, row.info.run_id
+    client, run_id = mlflow_store.Store().client, row.info.run_id
     for tag in ("code", "progress"):
         if tag in row.data.tags:
             client.delete_tag(run_id, tag)
@@ -205,17 +208,17 @@ def test_a_row_of_an_earlier_version_is_found(project: Project) -> None:
 
 def test_executions_in_progress_come_together_and_into_the_row_of_their_results(project: Project) -> None:
     """Also those of a second time with the same results; and two experiments at once keep theirs apart."""
-    store = tracking.Store()
+    store = mlflow_store.Store()
 
     def execute(experiment: str, metrics: str) -> str:
         os.environ["DVC_EXP_NAME"] = experiment
         try:
-            key = content.progress_key(content.WorkTree(), "smoke")
+            key = snapshot.progress_key(snapshot.WorkTree(), "smoke")
             execution = journal.Execution("scores", "smoke", key, "# python\nnumpy==1\n")
             execution.metrics(1, {"loss": 0.5})
             run_id = store.ship(execution.events())
             project.write(SCORES, metrics)
-            execution.end("FINISHED", outputs=content.written(Path("data/scores/smoke")))
+            execution.end("FINISHED", outputs=snapshot.written(Path("data/scores/smoke")))
             store.ship(execution.events(), run_id)
             (here,) = [
                 row for row in project.rows() if row.data.tags.get("progress") == key and row.info.status == "RUNNING"
@@ -229,10 +232,10 @@ def test_executions_in_progress_come_together_and_into_the_row_of_their_results(
         project.lock()
         os.environ["DVC_EXP_NAME"] = experiment
         try:
-            rows.complete(content.WorkTree(), {"DVC_EXP_NAME": experiment})
+            mlflow_rows.complete(snapshot.WorkTree(), {"DVC_EXP_NAME": experiment})
         finally:
             del os.environ["DVC_EXP_NAME"]
-        return content.key(content.WorkTree(), "smoke")
+        return snapshot.key(snapshot.WorkTree(), "smoke")
 
     low, high = '{"accuracy_test": 0.6}', '{"accuracy_test": 0.9}'
     one, other = execute("low", low), execute("high", high)
@@ -296,7 +299,7 @@ def test_artifacts_of_a_revision_come_from_wherever_dvc_has_them(project: Projec
     shutil.rmtree("data")
     done = checkout.run("mistakes", "publish", "HEAD", PYTHONPATH=str(ROOT))
     (row,) = project.rows()
-    client, listed = tracking.Store().client, "report/report.html"
+    client, listed = mlflow_store.Store().client, "report/report.html"
     assert row.data.metrics["scores.accuracy_test"] == 0.8
     if place == "nowhere":
         assert "warning: the row of smoke lacks data/report/report.html: " in done.stderr
@@ -428,8 +431,8 @@ def test_weights_and_code_under_the_same_name_are_taken_in_again(tmp_path: Path)
              "layer": "2", "early": [], "mean": [0.3], "std": [0.35], "channels": 1, "size": None}  # fmt: skip
     settle(tmp_path, {"dataset": "digits", "ood": []}, {"mine": entry}, ["glyphs"])
     checkout.run("dvc", "repro", "features")
-    tree = content.WorkTree(tmp_path)
-    keys, outputs = [content.key(tree, "mine")], [content.own_outputs(tree, "mine")]
+    tree = snapshot.WorkTree(tmp_path)
+    keys, outputs = [snapshot.key(tree, "mine")], [snapshot.own_outputs(tree, "mine")]
     assert checkout.run("mistakes", "repair").stderr == ""
 
     weights(tmp_path / "mine.safetensors", 1)
@@ -437,8 +440,8 @@ def test_weights_and_code_under_the_same_name_are_taken_in_again(tmp_path: Path)
     done = checkout.run("mistakes", "repair")
     assert "mine.safetensors, net_of_mine.py: changed since stage classifier@mine read it" in done.stderr
     assert "Running stage 'features@mine'" in checkout.run("dvc", "repro", "features").stdout
-    keys.append(content.key(tree, "mine"))
-    outputs.append(content.own_outputs(tree, "mine"))
+    keys.append(snapshot.key(tree, "mine"))
+    outputs.append(snapshot.own_outputs(tree, "mine"))
 
     (tmp_path / "net_of_mine.py").write_text(NET.replace("nn.ReLU()", "nn.GELU()"))  # the same weights fit
     done = checkout.run("dvc", "repro", "--force", "--single-item", "features@mine", check=False)
@@ -446,8 +449,8 @@ def test_weights_and_code_under_the_same_name_are_taken_in_again(tmp_path: Path)
     assert "the code of net_of_mine:make is not what the classifier was taken in with" in done.stderr + done.stdout
     checkout.run("mistakes", "repair")
     assert "Running stage 'features@mine'" in checkout.run("dvc", "repro", "features").stdout
-    keys.append(content.key(tree, "mine"))
-    outputs.append(content.own_outputs(tree, "mine"))
+    keys.append(snapshot.key(tree, "mine"))
+    outputs.append(snapshot.own_outputs(tree, "mine"))
     assert len(set(keys)) == 3
     for path in ("data/classifier/mine/model.safetensors", "data/features/mine/test"):
         assert len({made[path] for made in outputs}) == 3

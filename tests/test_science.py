@@ -6,8 +6,11 @@ import torch
 from scipy import stats
 from torch.nn import functional
 
-from mistakes import augment, classifier, conformal, density, ood, resampling, training
+from mistakes.data import ood
+from mistakes.detectors import conformal, density
 from mistakes.errors import InputError
+from mistakes.networks import architectures, augmentation, training
+from mistakes.statistics import resampling
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +229,7 @@ def test_shuffled_images_keep_their_pixels_and_bad_patches_are_refused(rng: np.r
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[classifier.Classifier, np.ndarray, np.ndarray]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[architectures.Classifier, np.ndarray, np.ndarray]:
     """A small network that tells bright left halves from bright right halves."""
     rng = np.random.default_rng(2)
     images = rng.integers(0, 90, (400, 1, 8, 8)).astype(np.uint8)
@@ -234,7 +237,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[classifier.Classi
     images[labels == 0, :, :, :4] += 60
     images[labels == 1, :, :, 4:] += 60
     schedule = training.Schedule(3, 40, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
-    model = classifier.new("small_cnn", 4, 2, images, 0)
+    model = architectures.new("small_cnn", 4, 2, images, 0)
     checkpoint = tmp_path_factory.mktemp("trained") / "c.safetensors"
     training.train(model, images, labels, schedule, torch.device("cpu"), lambda *_: {}, checkpoint)
     return model.eval().requires_grad_(False), images, labels
@@ -243,7 +246,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[classifier.Classi
 def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.device, tmp_path) -> None:
     _, images, labels = trained
     schedule = training.Schedule(4, 40, 0.05, 0.9, 1e-4, True, 2, "bfloat16", 0)
-    whole, broken = (classifier.new("small_cnn", 4, 2, images, 0) for _ in range(2))
+    whole, broken = (architectures.new("small_cnn", 4, 2, images, 0) for _ in range(2))
     training.train(whole, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "a")
 
     def stop(epoch: int, _loss: float) -> dict[str, float]:
@@ -253,7 +256,7 @@ def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.de
 
     with pytest.raises(KeyboardInterrupt):
         training.train(broken, images, labels, schedule, cpu, stop, tmp_path / "b")
-    fresh = classifier.new("small_cnn", 4, 2, images, 0)
+    fresh = architectures.new("small_cnn", 4, 2, images, 0)
     history = training.train(fresh, images, labels, schedule, cpu, lambda *_: {}, tmp_path / "b")
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     for a, b in zip(whole.state_dict().values(), fresh.state_dict().values(), strict=True):
@@ -262,7 +265,7 @@ def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.de
 
 def test_augmentation_mirrors_half_and_moves_every_way(rng: np.random.Generator) -> None:
     image = torch.as_tensor(rng.random((1, 2, 6, 5), np.float32))
-    made = augment.weak(image.expand(400, -1, -1, -1), True, 1, torch.Generator().manual_seed(0))
+    made = augmentation.weak(image.expand(400, -1, -1, -1), True, 1, torch.Generator().manual_seed(0))
     padded = functional.pad(image, (1, 1, 1, 1), mode="replicate")
     possible = [
         part.flip(3) if mirror else part
@@ -272,20 +275,20 @@ def test_augmentation_mirrors_half_and_moves_every_way(rng: np.random.Generator)
     counts = [int((made == part).flatten(1).all(1).sum()) for part in possible]
     assert sum(counts) == 400  # nothing else was made
     assert min(counts) > 5
-    assert torch.equal(augment.weak(image, False, 0, torch.Generator()), image)
+    assert torch.equal(augmentation.weak(image, False, 0, torch.Generator()), image)
 
 
 @pytest.mark.parametrize(
     ("name", "width", "features"), [("small_cnn", 8, 128), ("resnet9", 8, 64), ("resnet18", 64, 512)]
 )
 def test_saved_classifier_rebuilds_itself_with_its_features(name, width, features, cpu, tmp_path, rng) -> None:
-    from mistakes.features import Extractor
+    from mistakes.networks.extraction import Extractor
 
     images = rng.integers(0, 256, (6, 3, 16, 16), np.uint8)
-    model = classifier.new(name, width, 5, images, 0).eval()
-    classifier.save(model, tmp_path / "m.safetensors")
-    loaded = classifier.load(tmp_path / "m.safetensors")
-    x = classifier.to_unit(images)
+    model = architectures.new(name, width, 5, images, 0).eval()
+    architectures.save(model, tmp_path / "m.safetensors")
+    loaded = architectures.load(tmp_path / "m.safetensors")
+    x = architectures.to_unit(images)
     assert torch.equal(model(x), loaded(x))
     batch = Extractor(loaded, "penultimate", None, cpu).whole(images, 4)
     assert batch.features.shape == (6, features)

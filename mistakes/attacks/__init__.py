@@ -1,0 +1,1 @@
+"""Adversarial inputs, of attackers who know the classifier or the detector too."""

@@ -1,0 +1,1 @@
+"""Inputs: fetched or of one's own, read, split, made out-of-distribution or corrupted."""

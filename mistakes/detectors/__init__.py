@@ -1,0 +1,1 @@
+"""What finds failures: densities, baselines, the guard, and their calibration."""

@@ -1,0 +1,1 @@
+"""The evidence: hypotheses, detection, differences, mixtures, several runs."""

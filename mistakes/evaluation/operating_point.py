@@ -1,0 +1,121 @@
+"""The operating point that a user runs: what is flagged at alpha, and what is missed.
+
+Flagged is p <= alpha, p calibrated on correctly classified images of cal, or on all of cal (module conformal).
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mistakes.evaluation.detection import Settings, evaluated, share, successes
+
+SHIFT = ("error_rate", "flagged", "accuracy_unflagged", "errors_caught")
+
+
+def band(alpha: float, n: int, calibration: int | None, confidence: float) -> tuple[float, float]:
+    """Return between which shares of ``n`` successes flagged at alpha a valid score stays with ``confidence``.
+
+    Without ``calibration``: the central interval of a binomial of n and alpha, as if the threshold flagged exactly
+    alpha. With it, the number of calibration images: the threshold is the k-th highest of their scores, where
+    k = floor(alpha (calibration + 1)), and flags a share P ~ Beta(k, calibration + 1 - k) of all successes (an order
+    statistic of a uniform sample; Vovk, "Conditional validity of inductive conformal predictors", 2012). So the number
+    flagged is beta-binomial, exactly, for scores without ties; ties make it smaller. Where k is 0 nothing is flagged.
+    """
+    counts = np.arange(n + 1)
+    if calibration is None:
+        cumulated = stats.binom.cdf(counts, n, alpha)
+    else:
+        possible = np.arange(1, calibration + 2) / (calibration + 1)  # p-values, rounded as conformal rounds them
+        k = int((possible <= alpha).sum())
+        if k == 0:
+            return 0.0, 0.0
+        cumulated = np.cumsum(stats.betabinom.pmf(counts, n, k, calibration + 1 - k))
+    tail = (1 - confidence) / 2
+    low, high = np.searchsorted(cumulated, [tail, 1 - tail])
+    return float(low / n), float(min(high, n) / n)
+
+
+def false_alarms(
+    table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], calibration: int, confidence: float,
+    everyone: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """Return a row per score and alpha: how many successes are flagged, and whether that is what alpha promises.
+
+    calibration : how many images the p-values were calibrated on. everyone : they were images of either kind, so that
+    alpha bounds the share of all clean test images that is flagged, and that stands in place of successes. Columns:
+    score, alpha, n, false_alarms (share of successes flagged) with its exact interval, binomial_low and _high,
+    within_binomial, band_low and _high (beta-binomial, see ``band``), within. Of many rows a share 1 - confidence may
+    lie outside.
+    """
+    reference = table[table["source"] == "id"] if everyone else successes(table)
+    n = len(reference)
+    rows = []
+    for alpha in alphas:
+        simple, exact = band(alpha, n, None, confidence), band(alpha, n, calibration, confidence)
+        for score in scores:
+            hits = reference[f"p_{score}"].to_numpy() <= alpha
+            rate = float(hits.mean())
+            rows.append({
+                "score": score, "alpha": alpha, "n": n, **share("false_alarms", hits, confidence),
+                "binomial_low": simple[0], "binomial_high": simple[1],
+                "within_binomial": simple[0] <= rate <= simple[1],
+                "band_low": exact[0], "band_high": exact[1], "within": exact[0] <= rate <= exact[1],
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def flagged(table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], confidence: float) -> pd.DataFrame:
+    """Return source, set, score, alpha, n, flagged (share of the set's failures) and its exact interval.
+
+    A row per score and alpha of each set that is evaluated.
+    """
+    rows = [
+        {"source": source, "set": name, "score": score, "alpha": alpha, "n": len(part)}
+        | share("flagged", part[f"p_{score}"].to_numpy() <= alpha, confidence)
+        for (source, name), part in evaluated(table).items()
+        for score in scores
+        for alpha in alphas
+    ]
+    columns = ["source", "set", "score", "alpha", "n", "flagged", "flagged_low", "flagged_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def undetected(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
+    """Return set, score, attempted, succeeded, undetected, low, high: attack against detector.
+
+    undetected : share of attempted images that are misclassified and not flagged at alpha, with its exact interval.
+    These attacks do not know the detector.
+    """
+    rows = []
+    for name, part in table[table["source"] == "adversarial"].groupby("set", sort=False, observed=True):
+        wrong = ~part["correct"].to_numpy(dtype=bool)
+        for score in scores:
+            found = share("_", wrong & (part[f"p_{score}"].to_numpy() > settings.alpha), settings.confidence)
+            rows.append({"set": name, "score": score, "attempted": len(part), "succeeded": int(wrong.sum()),
+                         "undetected": found["_"], "low": found["__low"], "high": found["__high"]})  # fmt: skip
+    return pd.DataFrame(rows, columns=["set", "score", "attempted", "succeeded", "undetected", "low", "high"])
+
+
+def shift(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
+    """Return a row per corruption, severity and score: what shift does to the classifier, and how much is caught.
+
+    Columns: kind, severity, score, n, then each with its exact interval error_rate, flagged (share of all images at
+    alpha), accuracy_unflagged (among the images not flagged) and errors_caught (share of errors that is flagged). The
+    sets are those of source ``shifted``, named KIND_SEVERITY; kind ``clean``, severity 0, are the clean originals of
+    the same images. A share of nothing is NaN, within 0 and 1.
+    """
+    shifted, clean = table[table["source"] == "shifted"], table[table["source"] == "id"]
+    parts = {"clean_0": clean[clean["index"].isin(shifted["index"])]} if len(shifted) else {}
+    parts |= dict(iter(shifted.groupby("set", sort=False, observed=True)))
+    rows = []
+    for name, part in parts.items():
+        kind, _, severity = str(name).rpartition("_")
+        wrong = ~part["correct"].to_numpy(dtype=bool)
+        for score in scores:
+            hits = part[f"p_{score}"].to_numpy() <= settings.alpha
+            row = {"kind": kind, "severity": int(severity), "score": score, "n": len(part)}
+            for column, of in zip(SHIFT, (wrong, hits, ~wrong[~hits], hits[wrong]), strict=True):
+                row |= share(column, of, settings.confidence)
+            rows.append(row)
+    columns = [f"{column}{end}" for column in SHIFT for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["kind", "severity", "score", "n", *columns])

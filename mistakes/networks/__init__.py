@@ -1,0 +1,1 @@
+"""Classifiers: built, trained, taken in from elsewhere, and what they make of images."""

@@ -1,0 +1,1 @@
+"""Stages, experiments, and what MLflow is told of them."""

@@ -1,0 +1,245 @@
+"""The rows of MLflow, rebuilt from files: of the working tree, or of a git revision."""
+
+import functools
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from mistakes.pipeline import environment, journal, snapshot
+from mistakes.pipeline.mlflow_store import Store, tolerated
+from mistakes.pipeline.snapshot import Tree
+
+from mlflow import MlflowClient  # isort: skip (mistakes.tracking sets MLflow's limits before it is imported)
+from mlflow.entities import Metric, Param, Run, RunTag  # isort: skip
+
+ARTIFACTS = (
+    "report/report.html",
+    "hypotheses/{name}/hypotheses.md",
+    "hypotheses/{name}/hypotheses.json",
+    "hypotheses/{name}/controls.json",
+    "adaptive/{name}/adaptive.csv",
+    "detection/{name}/detection.csv",
+    "detection/{name}/macro.csv",
+    "detection/{name}/heat.csv",
+    "detection/{name}/differences.csv",
+    "detection/{name}/mixtures.csv",
+    "detection/{name}/false_alarms.csv",
+    "detection/{name}/flagged.csv",
+    "detection/{name}/undetected.csv",
+    "detection/{name}/shift.csv",
+    "detection/{name}/roc.csv",
+    "detection/{name}/histogram.csv",
+    "detection/{name}/deciles.csv",
+)
+
+
+def complete(tree: Tree, dvc: dict[str, str] | None = None) -> list[str]:
+    """Complete the row of each classifier from the files of ``tree``: parameters, metrics, artifacts, what ran.
+
+    Whatever stood in the row, it then says what the files say; doing it twice changes nothing. Returns a sentence for
+    each classifier that gets no row, and each artifact that could not be had. A store that does not answer is one
+    warning.
+    """
+    said = []
+    with tolerated():
+        store, first = Store(), ""
+        for name in snapshot.configuration(tree).classifiers:
+            reason = snapshot.mismatch(tree, name)
+            if reason:
+                said.append(f"no row for {name} from {tree.rev or 'the files here'}: {reason} (dvc repro)")
+                continue
+            row = _row(store, tree, name, dvc or {})
+            first = first or row.info.run_id
+            said += _complete_one(store, row, tree, name, {row.info.run_id, first})
+    return said
+
+
+def _row(store: Store, tree: Tree, name: str, dvc: dict[str, str]) -> Run:
+    """Return the row of what ``tree`` holds: the one that has it already, or the one in progress here, or a new one."""
+    key, here = snapshot.key(tree, name), tree.rev is None
+    progress = snapshot.progress_key(tree, name)
+    with journal.lock("parent"):
+        row = store.known(key) or _as_before(store, tree, name)
+        made = store.in_progress(progress) if here else None
+        if row and made:
+            store.merge(made, row)
+        row = row or made or store.create(name, {}, dvc, environment.commit() if here else "")
+        return row if row.data.tags.get("content_key") == key else store.adopt(row, key)
+
+
+def _as_before(store: Store, tree: Tree, name: str) -> Run | None:
+    """Return the oldest row with these parameters and outputs, from when content keys were made of other things."""
+    values, made = _parameters(tree, name), snapshot.own_outputs(tree, name)
+    md5s = {f"md5.{path}": md5 for path, md5 in made.items()}
+    for row in reversed(store.find(level="pipeline", classifier=name)):
+        same = all(values.get(key) == value for key, value in row.data.params.items())
+        if row.data.params and same and all(row.data.tags.get(tag) == md5 for tag, md5 in md5s.items()):
+            return row
+    return None
+
+
+def _complete_one(store: Store, row: Run, tree: Tree, name: str, parents: set[str]) -> list[str]:
+    run_id, client = row.info.run_id, store.client
+    lock = snapshot.locked(tree, name)
+    missing = {k: v for k, v in _parameters(tree, name).items() if k not in row.data.params}
+    for chunk in _chunks([Param(k, v) for k, v in missing.items()]):
+        client.log_batch(run_id, params=chunk)
+    wanted = {k: v for k, v in _metrics(tree, name, lock).items() if row.data.metrics.get(k) != v}
+    for batch in _chunks([_latest(client, row, key, value) for key, value in wanted.items()]):
+        client.log_batch(run_id, metrics=batch)
+    tags = _executions(store, row, lock, parents) | _provenance(row, tree)
+    tags |= {f"md5.{path}": md5 for path, md5 in snapshot.outputs(lock).items()}
+    for chunk in _chunks([RunTag(k, v) for k, v in tags.items() if row.data.tags.get(k) != v]):
+        client.log_batch(run_id, tags=chunk)
+    for tag in row.data.tags.keys() - tags.keys():
+        if tag.startswith(("md5.", "ran.", "cached.")):
+            client.delete_tag(run_id, tag)
+    lost = _artifacts(client, row, tree, name, lock)
+    if row.info.status != "FINISHED":
+        client.set_terminated(run_id, "FINISHED")
+    return [f"the row of {name} lacks {path}: {reason}" for path, reason in lost.items()]
+
+
+def _chunks(items: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(items), 100):  # MLflow's limit for parameters and tags
+        yield items[start : start + 100]
+
+
+def _latest(client: MlflowClient, row: Run, key: str, value: float) -> Metric:
+    """Return the metric such that it counts: to MLflow the latest is the largest by step, then time, then value."""
+    told = client.get_metric_history(row.info.run_id, key) if key in row.data.metrics else []
+    if not told:
+        return Metric(key, value, row.info.start_time, 0)
+    step, when = max((metric.step, metric.timestamp) for metric in told)
+    return Metric(key, value, when + 1, step)
+
+
+def _provenance(row: Run, tree: Tree) -> dict[str, str]:
+    """Return the tags of code and commit: of the newest code that gave these results, where the code differs."""
+    code = snapshot.code(tree)
+    if tree.rev:
+        return {"code": code, "git.commit": tree.rev, "mlflow.source.git.commit": tree.rev, "git.changed": "nothing"}
+    if row.data.tags.get("code") == code and "git.changed" in row.data.tags:
+        return {"code": code}
+    commit = environment.commit()
+    changed = "\n".join(environment.changed(commit))[:5000] or "nothing"
+    known = {"git.commit": commit, "mlflow.source.git.commit": commit} if commit else {}
+    return {"code": code, "git.changed": changed} | known
+
+
+def _executions(store: Store, row: Run, lock: dict[str, Any], parents: set[str]) -> dict[str, str]:
+    """Return ran.STAGE or cached.STAGE for each stage, with the id of the run that made its outputs.
+
+    parents : the rows whose executions are this row's: it, and that of the first classifier for the stages of all.
+    """
+    children = [
+        child
+        for parent in sorted(parents)
+        for child in store.find(**{"level": "stage", "mlflow.parentRunId": parent})
+        if child.info.status == "FINISHED"
+    ]
+    tags = {}
+    for stage, entry in lock.items():
+        made = snapshot.outputs({stage: entry}).items()
+        ran = [
+            child.info.run_id
+            for child in children
+            if child.data.tags["stage"] == stage and made <= json.loads(child.data.tags.get("outputs", "{}")).items()
+        ]
+        if not made:  # track makes nothing, so it never comes from a cache
+            continue
+        if ran or f"ran.{stage}" in row.data.tags:
+            tags[f"ran.{stage}"] = ran[0] if ran else row.data.tags[f"ran.{stage}"]
+        else:
+            tags[f"cached.{stage}"] = row.data.tags.get(f"cached.{stage}") or _maker(store, stage, dict(made))
+    return tags
+
+
+def _maker(store: Store, stage: str, made: dict[str, str]) -> str:
+    """Return the id of the run that first made these outputs of ``stage``, by the rows that have them."""
+    path, md5 = next(iter(made.items()))
+    for row in reversed(store.find(**{"level": "pipeline", f"md5.{path}": md5})):
+        ran = row.data.tags.get(f"ran.{stage}")
+        if ran and all(row.data.tags.get(f"md5.{path}") == md5 for path, md5 in made.items()):
+            return ran
+    return "unknown"
+
+
+def _parameters(tree: Tree, name: str) -> dict[str, str]:
+    """Return the parameters as ``section.key``; the classifier's own as ``classifier.key``, whatever its name."""
+    values = snapshot.configuration(tree).model_dump()
+    values["classifier"] = values.pop("classifiers")[name]
+    flat: dict[str, str] = {}
+
+    def flatten(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                flatten(f"{prefix}.{key}" if prefix else key, part)
+        else:
+            flat[prefix] = str(value)
+
+    flatten("", values)
+    return flat
+
+
+def _metrics(tree: Tree, name: str, lock: dict[str, Any]) -> dict[str, float]:
+    """Return every ``STAGE.METRIC``, of stages that DVC skipped too."""
+    found = {}
+    for stage in lock:
+        text = tree.read(f"data/{stage}/{name}/metrics.json") or tree.read(f"data/{stage}/metrics.json")
+        for key, value in json.loads(text or b"{}").items():
+            if isinstance(value, int | float):
+                found[f"{stage}.{key}"] = float(value)
+    return found
+
+
+def _artifacts(client: MlflowClient, row: Run, tree: Tree, name: str, lock: dict[str, Any]) -> dict[str, str]:
+    """Upload report and tables, unless the row has them; return the reason for each that could not be had."""
+    made = snapshot.outputs(lock)
+    texts = {"params.yaml": (tree.read("params.yaml") or b"").decode()}
+    # DVC adds the entry of stage track when it has ended
+    stages = snapshot.mapping(tree, "dvc.lock")["stages"]
+    kept = {"schema": "2.0", "stages": {stage: entry for stage, entry in stages.items() if stage != "track"}}
+    texts["dvc.lock"] = yaml.safe_dump(kept, sort_keys=False)
+    paths = [path for pattern in ARTIFACTS if (path := f"data/{pattern.format(name=name)}") in made]
+    known = [*texts.values(), *((path, made[path]) for path in paths)]
+    digest = hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+    if row.data.tags.get("artifacts") == digest:
+        return {}
+    lost = {}
+    for path in paths:
+        try:
+            texts[path.removeprefix("data/").replace(f"/{name}/", "/")] = _text(tree, path, made[path])
+        except Exception as error:  # each kind of remote has its own
+            lost[path] = (str(error).splitlines() or [type(error).__name__])[0]
+    for path, text in texts.items():
+        client.log_text(row.info.run_id, text, path)
+    if not lost:
+        client.set_tag(row.info.run_id, "artifacts", digest)
+    return lost
+
+
+def _text(tree: Tree, path: str, md5: str) -> str:
+    """Return the content of an output: from the tree, or from DVC's cache or remote, wherever they are."""
+    found = tree.read(path)
+    if found is None:
+        files, prefix = _dvc(tree.rev)
+        found = files.read_bytes(prefix + path)
+    if hashlib.md5(found, usedforsecurity=False).hexdigest() != md5:
+        raise ValueError("the file is not what dvc.lock says")
+    return found.decode()
+
+
+@functools.cache
+def _dvc(rev: str | None) -> tuple[Any, str]:
+    """Return the files that DVC knows of a revision, and where this project lies among them."""
+    from dvc.api import DVCFileSystem  # type: ignore[import-untyped]
+
+    # a revision is seen from the root of the git repository, where the project may be a folder
+    command = ["git", "rev-parse", "--show-prefix"]
+    prefix = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() if rev else ""
+    return DVCFileSystem(rev=rev, subrepos=True), prefix

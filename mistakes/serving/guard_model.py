@@ -1,0 +1,169 @@
+"""The guard as others use it: one folder that answers, for new inputs, what they are and whether to believe it.
+
+The folder is an MLflow model too (flavour python_function, loaded by this module), and holds no pickle.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mistakes.artifacts import Array, load_arrays, load_json, save_arrays, save_json, save_text
+from mistakes.data import logits
+from mistakes.detectors import conformal, density, guard
+from mistakes.detectors.density import Density
+from mistakes.detectors.guard import Guard
+from mistakes.errors import InputError
+from mistakes.networks import extraction, models
+from mistakes.networks.extraction import Batch, Extractor
+
+FILES = ("model.safetensors", "flow.safetensors", "guard.safetensors")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an input must look like, and what the answer means."""
+
+    classes: list[str]
+    shape: list[int] | None  # (c, h, w) of the images; None: the inputs are outputs of a model
+    size: int | None  # pixels: image files are scaled and cropped to that square; None: they have the size already
+    layer: str
+    early: list[str] | None
+    batch_size: int
+    alpha: float  # flagged at, unless another one is asked for
+    calibration: str  # correct: of correctly classified inputs a share alpha is flagged; all: of all clean ones
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A classifier with its guard, on the CPU."""
+
+    form: Form
+    extractor: Extractor | None  # None: the inputs are outputs of a model
+    density: Density
+    guard: Guard
+    calibration: Array  # guard scores, float64 (n,)
+
+    def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Return a row for each input: prediction, confidence, p, flagged, reason.
+
+        inputs : images (n, c, h, w) of whole numbers 0 to 255, or where the guard was made for outputs a mapping of
+        ``features`` (n, d), ``logits`` (n, k), or of two classes (n,), and the early features that it was made with.
+        params : ``alpha``.
+
+        confidence : largest softmax probability. p : conformal p-value of the guard's score. flagged : p <= alpha; of
+        inputs like those that calibrated it at most a share alpha is, on average. reason : the part of the guard that
+        is most surprised, each by its share of alpha. Raises InputError where inputs or alpha are not as expected.
+        """
+        alpha = self._alpha(params or {})
+        batch = self._given(inputs) if self.extractor is None else self._seen(inputs, self.extractor)
+        log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
+        surprises = self.guard.explain(batch.early, batch.logits, log_density)
+        p = conformal.p_values(self.calibration, surprises.max(1))
+        probabilities = torch.as_tensor(batch.logits).double().softmax(1).numpy()
+        return pd.DataFrame(
+            {
+                "prediction": np.array(self.form.classes, object)[batch.logits.argmax(1)],
+                "confidence": probabilities.max(1),
+                "p": p,
+                "flagged": p <= alpha,
+                "reason": np.array(self.guard.names, object)[surprises.argmax(1)],
+            }
+        )
+
+    def _alpha(self, params: Mapping[str, Any]) -> float:
+        for name in params.keys() - {"alpha"}:
+            raise InputError("guard", "parameter", name, "alpha")
+        (alpha,) = _numbers([params.get("alpha", self.form.alpha)], "alpha").tolist()
+        if not 0 < alpha < 1:
+            raise InputError("guard", "alpha", alpha, "more than 0 and less than 1")
+        conformal.require(alpha, len(self.calibration), "guard", "alpha")
+        return float(alpha)
+
+    def _seen(self, inputs: Any, extractor: Extractor) -> Batch:
+        assert self.form.shape is not None
+        images = _numbers(inputs, "images")
+        if images.ndim != 4 or list(images.shape[1:]) != self.form.shape or not len(images):
+            expected = f"(n, {', '.join(map(str, self.form.shape))})"
+            raise InputError("guard", "shape of the images", images.shape, expected)
+        low, high = float(images.min()), float(images.max())
+        if low < 0 or high > 255 or (images.dtype != np.uint8 and (high == 1 or not (images % 1 == 0).all())):
+            raise InputError(
+                "guard", "pixels", f"{images.dtype} from {low:g} to {high:g}", "whole numbers from 0 to 255"
+            )
+        return extractor.whole(images.astype(np.uint8), self.form.batch_size)
+
+    def _given(self, inputs: Any) -> Batch:
+        early = [extraction.early_name(i) for i in range(len(self.guard.widths))]
+        widths = [self.density.form.features, len(self.form.classes), *self.guard.widths]
+        found = []
+        for name, width in zip(["features", "logits", *early], widths, strict=True):
+            if not isinstance(inputs, Mapping) or name not in inputs:
+                raise InputError("guard", name, "missing", f"an array (n, {width})")
+            part = _numbers(inputs[name], name)
+            if name == "logits" and len(part) and part.ndim in (1, 2) and np.size(part[0]):  # (n,) is one of two
+                part, _ = logits.checked(part, "guard: logits", width)
+            part = part.astype(np.float32)
+            if part.ndim != 2 or part.shape[1] != width or not len(part) or not np.isfinite(part).all():
+                raise InputError("guard", name, part.shape, f"finite numbers (n, {width})")
+            found.append(part)
+        if len({len(part) for part in found}) > 1:
+            raise InputError("guard", "rows", [len(part) for part in found], "the same number in every array")
+        return Batch(found[0], found[1], tuple(found[2:]))
+
+
+def _numbers(values: Any, key: str) -> Array:
+    """Return an array of real numbers; raises InputError where they are none."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise InputError("guard", key, "ragged", "an array") from None
+    if array.dtype.kind not in "iuf" or np.isnan(array).any():
+        raise InputError("guard", key, "NaN" if array.dtype.kind == "f" else str(array.dtype), "numbers")
+    return array
+
+
+def save(folder: Path, files: Mapping[str, Path], calibration: Array, form: Form) -> None:
+    """Write the folder: copies of ``files`` (by the names FILES), the guard's scores that calibrate, and the form."""
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_bytes(files[name].read_bytes())
+    save_arrays(folder, calibration=np.sort(calibration))
+    save_json(folder / "form.json", asdict(form))
+    parameter = {"name": "alpha", "type": "double", "default": form.alpha, "shape": None}
+    described = {
+        "flavors": {"python_function": {"loader_module": "mistakes.deployment"}},
+        "signature": {"inputs": None, "outputs": None, "params": json.dumps([parameter])},
+    }
+    save_text(folder / "MLmodel", json.dumps(described, indent=2) + "\n")  # JSON is YAML
+
+
+def load(folder: Path | str, trust: bool = False) -> Deployed:
+    """Read what save wrote. Raises InputError where a file is missing or corrupt.
+
+    trust : an own classifier may name a function, or hold an archive, that is run; without ``trust`` it is refused.
+    """
+    folder = Path(folder)
+    described = load_json(folder / "form.json")
+    try:
+        form = Form(**described)
+    except TypeError as error:
+        raise InputError(folder / "form.json", "content", str(error), "a form that stage guard wrote") from None
+    extractor = None
+    if form.shape is not None:
+        model = models.load(folder / "model.safetensors", trust)
+        extractor = Extractor(model, form.layer, form.early, torch.device("cpu"))
+    fitted = density.load(folder / "flow.safetensors").requires_grad_(False)
+    (calibration,) = load_arrays(folder, "calibration")
+    return Deployed(form, extractor, fitted, guard.load(folder / "guard.safetensors"), np.array(calibration))
+
+
+def _load_pyfunc(path: str) -> Deployed:
+    """What MLflow calls; MISTAKES_TRUST=1 in the environment is its ``trust``."""
+    return load(path, os.environ.get("MISTAKES_TRUST") == "1")

@@ -1,0 +1,1 @@
+"""Statistics on arrays: they know no table, no parameter and no stage."""
