@@ -1,5 +1,6 @@
 """The commands of the guides, taken out of them and run against real servers; the steps of the workflow for GitHub."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -144,3 +145,33 @@ def test_workflow_and_ci(checkout: Checkout, tmp_path: Path) -> None:
         assert "data/flow" not in table
     checkout.run("git", "switch", "--quiet", "--discard-changes", "main")
     assert "false_alarms.guard" in follow(checkout, "ci.md")
+
+
+@pytest.mark.slow
+def test_architecture_says_how_a_detector_an_attack_and_a_stage_are_added(checkout: Checkout) -> None:
+    """Each block goes to the file that it names: as a new file, or above or below the line that it names."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    for name, block in re.findall(r"^```(?:python|yaml) (\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        path, (first, _, rest) = checkout.folder / name, block.partition("\n")
+        if not path.exists():
+            path.write_text(block)
+            continue
+        where, _, line = first.removeprefix("# ").partition(": ")
+        lines = path.read_text().splitlines(keepends=True)
+        (at,) = [number for number, found in enumerate(lines) if found.startswith(line)]
+        lines.insert(at + (where == "below"), rest)
+        path.write_text("".join(lines))
+    checkout.run("python", "-m", "mistakes.pipeline.deps")
+    assert (
+        "mistakes/networks"
+        in yaml.safe_load((checkout.folder / "dvc.yaml").read_text())["stages"]["norms"]["do"]["deps"]
+    )
+    checkout.run("dvc", "repro")
+    detection, norms = (
+        json.loads((checkout.folder / "data" / stage / "smoke/metrics.json").read_text())
+        for stage in ("detection", "norms")
+    )
+    assert 0 < detection["macro_auroc.feature_norm"] < 1
+    assert "auroc.adversarial.mim_05.guard" in detection
+    assert norms["mean"] > 0
+    assert "feature-norm" in (checkout.folder / "data/report/report.html").read_text()

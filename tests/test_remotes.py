@@ -222,7 +222,7 @@ def test_a_server_that_goes_half_way_costs_a_retry(anna: Checkout, remote: Remot
     impatient = {"AWS_MAX_ATTEMPTS": "1"}
 
     cable.cut_after(size // 2)
-    failed(carl.run("dvc", "push", *at, check=False, **impatient), "onnection")
+    failed(carl.run("dvc", "push", *at, check=False, **impatient), "onnect")
     assert not damaged(carl)
     cable.mend()
     carl.run("dvc", "push", *at)
@@ -232,7 +232,7 @@ def test_a_server_that_goes_half_way_costs_a_retry(anna: Checkout, remote: Remot
     carl.run("git", "clone", "--quiet", str(carl.folder), str(dora.folder))
     remote.allow(dora)
     cable.cut_after(size // 2)
-    failed(dora.run("dvc", "pull", *at, check=False, **impatient), "onnection")
+    failed(dora.run("dvc", "pull", *at, check=False, **impatient), "onnect")
     assert not damaged(dora)
     cable.mend()
     dora.run("dvc", "pull", *at)
