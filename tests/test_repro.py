@@ -69,12 +69,6 @@ def test_tracking_twice_changes_nothing(reproduced: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_forced_repro_gives_the_same_bytes(reproduced: Checkout) -> None:
-    reproduced.run("dvc", "repro", "--force")
-    assert reproduced.run("git", "status", "--porcelain").stdout == ""
-
-
-@pytest.mark.slow
 def test_cached_stages_are_complete_in_a_new_row(reproduced: Checkout) -> None:
     reproduced.set("alpha: 0.05", "alpha: 0.1")
     try:
