@@ -12,9 +12,10 @@ repro: $(BIN)/installed
 test: lint
 	pytest --numprocesses logical --maxprocesses 4 -m "not slow"
 
+# more processes than cores, since servers, queues and kills are waited for
 test-all: lint
 	bash tests/servers.sh
-	pytest --numprocesses logical --maxprocesses 4
+	pytest --numprocesses 3
 
 lint: $(BIN)/installed-test
 	ruff check .

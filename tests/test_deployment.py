@@ -134,6 +134,7 @@ def test_damage_is_named(name: str, folder: Path) -> None:
         guard_model.load(folder)
 
 
+@pytest.mark.slow
 def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     for i, name in enumerate(("a.png", "below/b.PNG")):

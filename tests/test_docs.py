@@ -174,4 +174,4 @@ def test_architecture_says_how_a_detector_an_attack_and_a_stage_are_added(checko
     assert 0 < detection["macro_auroc.feature_norm"] < 1
     assert "auroc.adversarial.mim_05.guard" in detection
     assert norms["mean"] > 0
-    assert "feature-norm" in (checkout.folder / "data/report/report.html").read_text()
+    assert "feature norm" in (checkout.folder / "data/report/report.html").read_text()
