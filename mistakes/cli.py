@@ -7,10 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mistakes.errors import InputError
 from mistakes.pipeline import environment, project
+
+if TYPE_CHECKING:
+    from mistakes.pipeline import custom
 
 
 def use(paths: list[Path], base: str, force: bool) -> None:
@@ -48,9 +51,9 @@ def repair() -> None:
 
     for sentence in repair.repair():
         print(f"repaired {sentence}", file=sys.stderr)
-    for stage, sentence in _changed().items():
-        print(sentence, file=sys.stderr, flush=True)
-        if "no more" not in sentence:
+    for stage, change in _changed().items():
+        print(change.sentence, file=sys.stderr, flush=True)
+        if change.readable:
             command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage]
             if subprocess.run(command, check=False).returncode != 0:
                 raise InputError(stage, "it could not be run again (dvc repro says why)")
@@ -65,10 +68,9 @@ def publish(revisions: list[str]) -> None:
     for revision in revisions or [""]:
         tree = snapshot.GitTree(revision) if revision else snapshot.WorkTree()
         experiment = tree.experiment if isinstance(tree, snapshot.GitTree) else None
-        said = mlflow_rows.complete(tree, {"DVC_EXP_NAME": experiment} if experiment else {})
-        for sentence in said:
+        without_row, lacking = mlflow_rows.complete(tree, {"DVC_EXP_NAME": experiment} if experiment else {})
+        for sentence in [*without_row, *lacking]:
             print(f"warning: {sentence}", file=sys.stderr)
-        without_row = any(sentence.startswith("no row") for sentence in said)
         if revision and without_row:
             raise InputError(revision, "it is not published, or not all of it")
         if not without_row:
@@ -95,7 +97,7 @@ def ui(port: int) -> None:
         os.execv(sys.executable, command)
 
 
-def _changed() -> dict[str, str]:
+def _changed() -> "dict[str, custom.Change]":
     from mistakes.pipeline import custom
 
     sys.path.insert(0, "")  # as in the stages: an entry point may lie in the folder where one stands
@@ -112,8 +114,8 @@ def _warn_of_other_results() -> None:
         print("warning: not what params.yaml and code now say, until dvc repro has run (dvc status)", file=sys.stderr)
     elif status != 0 and project.find():
         print("warning: whether these are the present results is not known: dvc status fails", file=sys.stderr)
-    for sentence in _changed().values():
-        print(f"warning: {sentence}", file=sys.stderr)
+    for change in _changed().values():
+        print(f"warning: {change.sentence}", file=sys.stderr)
 
 
 def results(names: list[str]) -> None:

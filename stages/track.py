@@ -13,7 +13,8 @@ def main(run: Run) -> None:
     """Tell MLflow what the journal holds and what the files say; say which own files changed meanwhile."""
     mlflow_store.ship_pending()
     dvc = {key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
-    for sentence in [*mlflow_rows.complete(WorkTree(), dvc), *custom.changed().values()]:
+    without_row, lacking = mlflow_rows.complete(WorkTree(), dvc)
+    for sentence in [*without_row, *lacking, *(change.sentence for change in custom.changed().values())]:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as python -m does; stages are no installed package
-
 
 def run(folder: Path, stage: str, *paths: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m stages.STAGE PATHS`` in ``folder``; return exit status and output, as a process would."""

@@ -76,7 +76,8 @@ class Project:
         return {"path": path, "md5": snapshot.md5(self.folder / path)}
 
     def track(self) -> list[str]:
-        return mlflow_rows.complete(snapshot.WorkTree())
+        without_row, lacking = mlflow_rows.complete(snapshot.WorkTree())
+        return [*without_row, *lacking]
 
     def rows(self) -> list[Any]:
         return mlflow_store.Store().find(level="pipeline")
@@ -361,16 +362,18 @@ def test_own_files_that_changed_under_their_path_are_noticed_by_content(project:
         np.savez(path, **arrays | {"labels": arrays["labels"][::-1]})
     else:
         Image.fromarray(np.full((8, 8), 200, np.uint8)).save(path)
-    (sentence,) = custom.changed().values()
-    assert sentence.startswith("own")
-    assert "changed since stage raw read it" in sentence
+    (change,) = custom.changed().values()
+    assert change.sentence.startswith("own")
+    assert "changed since stage raw read it" in change.sentence
+    assert change.readable
     journal.local("seen.json").unlink()  # a fresh clone remembers nothing, and sees it all the same
     assert list(custom.changed()) == ["raw"]
 
     path.write_bytes(first)
     assert custom.changed() == {}
     path.write_bytes(b"no more")
-    assert "can be read no more: own" in custom.changed()["raw"]
+    assert "can be read no more: own" in custom.changed()["raw"].sentence
+    assert not custom.changed()["raw"].readable
     shutil.rmtree("own")  # what was read stands
     assert custom.changed() == {}
 

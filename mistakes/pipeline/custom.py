@@ -12,7 +12,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mistakes.artifacts import save_json
 from mistakes.config import entries, params
@@ -22,8 +22,15 @@ from mistakes.pipeline import journal, snapshot
 Seen = dict[str, list[Any]]  # by stage: state of the files, and the outputs that were made of them
 
 
-def changed() -> dict[str, str]:
-    """Return for each stage whose files changed since it read them, such as ``raw``, a sentence that says so.
+class Change(NamedTuple):
+    """What became of the files that a stage read: a sentence, and whether the stage can read them again."""
+
+    sentence: str
+    readable: bool
+
+
+def changed() -> dict[str, Change]:
+    """Return for each stage whose files changed since it read them, such as ``raw``, what became of them.
 
     Empty where there are no such files, no results yet, or a file is missing: what was read stands.
     """
@@ -39,9 +46,10 @@ def changed() -> dict[str, str]:
         wanted = snapshot.outputs({stage: entry})
         named = ", ".join(map(str, _named(stage, values)))
         if refusal:
-            said[stage] = f"{named}: what stage {stage} read can be read no more: {refusal}"
+            said[stage] = Change(f"{named}: what stage {stage} read can be read no more: {refusal}", readable=False)
         elif made and not {path: wanted[path] for path in wanted if _kept(path)}.items() <= made.items():
-            said[stage] = f"{named}: changed since stage {stage} read it; mistakes repair && dvc repro reads it again"
+            told = f"{named}: changed since stage {stage} read it; mistakes repair && dvc repro reads it again"
+            said[stage] = Change(told, readable=True)
     return said
 
 

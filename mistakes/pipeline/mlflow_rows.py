@@ -37,25 +37,26 @@ ARTIFACTS = (
 )
 
 
-def complete(tree: Tree, dvc: dict[str, str] | None = None) -> list[str]:
+def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
     """Complete the row of each classifier from the files of ``tree``: parameters, metrics, artifacts, what ran.
 
     Whatever stood in the row, it then says what the files say; doing it twice changes nothing. Returns a sentence for
-    each classifier that gets no row, and each artifact that could not be had. A store that does not answer is one
-    warning.
+    each classifier that gets no row, and one for each artifact that could not be had. A store that does not answer is
+    one warning.
     """
-    said = []
+    without_row: list[str] = []
+    lacking: list[str] = []
     with tolerated():
         store, first = Store(), ""
         for name in snapshot.configuration(tree).classifiers:
             reason = snapshot.mismatch(tree, name)
             if reason:
-                said.append(f"no row for {name} from {tree.rev or 'the files here'}: {reason} (dvc repro)")
+                without_row.append(f"no row for {name} from {tree.rev or 'the files here'}: {reason} (dvc repro)")
                 continue
             row = _row(store, tree, name, dvc or {})
             first = first or row.info.run_id
-            said += _complete_one(store, row, tree, name, {row.info.run_id, first})
-    return said
+            lacking += _complete_one(store, row, tree, name, {row.info.run_id, first})
+    return without_row, lacking
 
 
 def _row(store: Store, tree: Tree, name: str, dvc: dict[str, str]) -> Run:
