@@ -1,9 +1,10 @@
 """What each detector costs: python -m benchmarks.detectors [NAME]
 
-Prints a Markdown table: seconds to fit it and to score test features, megabytes (10^6 bytes) of what was fitted, and by
-how many megabytes the process grew at most. NAME is a classifier whose features, flow and detectors `dvc repro` left
-below data (default: the first of params.yaml). Each detector is measured in a process of its own, which has read the
-features beforehand. The guard is measured without the flow, whose densities it takes.
+Prints a Markdown table: seconds to fit it and to score test features, megabytes (10^6 bytes) of
+what was fitted, and by how many megabytes the process grew at most. NAME is a classifier whose
+features, flow and detectors `dvc repro` left below data (default: the first of params.yaml). Each
+detector is measured in a process of its own, which has read the features beforehand. The guard is
+measured without the flow, whose densities it takes.
 """
 
 import multiprocessing
@@ -61,16 +62,31 @@ def cost(detector: str, name: str) -> Cost:
     done, after = time.perf_counter(), growth()
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder) / "file")
-        return fitted - started, done - fitted, (Path(folder) / "file").stat().st_size / 1e6, after - before
+        return (
+            fitted - started,
+            done - fitted,
+            (Path(folder) / "file").stat().st_size / 1e6,
+            after - before,
+        )
 
 
 def _flow(fit: Batch, val: Batch) -> Density:
     s = params.load().flow
-    how = density.Optimisation(s.epochs, s.patience, s.batch_size, s.learning_rate, s.gradient_clip, s.seed)
+    how = density.Optimisation(
+        s.epochs, s.patience, s.batch_size, s.learning_rate, s.gradient_clip, s.seed
+    )
     return density.fit(
-        fit.features, val.features, s.kind, s.transform, s.components, s.layers, s.hidden, how, torch.device("cpu"),
+        fit.features,
+        val.features,
+        s.kind,
+        s.transform,
+        s.components,
+        s.layers,
+        s.hidden,
+        how,
+        torch.device("cpu"),
         lambda *_args, **_metrics: None,
-    ).density  # fmt: skip
+    ).density
 
 
 def whole(folder: Path) -> Batch:
@@ -84,8 +100,13 @@ def main() -> None:
     """Measure and print."""
     name = sys.argv[1] if len(sys.argv) > 1 else next(iter(params.load().classifiers))
     n = len(load_arrays(Path("data/features") / name / "test", "logits")[0])
-    print(f"| detector | fit (s) | score {n:,} inputs (s) | fitted (MB) | memory (MB) |\n|---|---:|---:|---:|---:|")
-    there = load_tensors(Path("data/detectors") / name / "baselines.safetensors")[1]["baselines"]  # maybe without vim
+    print(
+        f"| detector | fit (s) | score {n:,} inputs (s) | fitted (MB) | memory (MB)"
+        " |\n|---|---:|---:|---:|---:|"
+    )
+    there = load_tensors(Path("data/detectors") / name / "baselines.safetensors")[1][
+        "baselines"
+    ]  # maybe without vim
     for detector in ("guard", "log_density", *there):
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
             fit, score, size, memory = fresh.apply(cost, (detector, name))

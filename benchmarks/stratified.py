@@ -1,4 +1,6 @@
-"""The stratified permutation test against scipy's plain one on the same data: python -m benchmarks.stratified."""
+"""The stratified permutation test against scipy's plain one on the same data: python -m
+benchmarks.stratified.
+"""
 
 import time
 from collections.abc import Callable
@@ -32,9 +34,14 @@ def main() -> None:
 
     def plain() -> object:
         return stats.permutation_test(
-            (scores[failed], scores[~failed]), difference, vectorized=True, n_resamples=RESAMPLES, batch=500,
-            alternative="greater", rng=np.random.default_rng(0),
-        )  # fmt: skip
+            (scores[failed], scores[~failed]),
+            difference,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=500,
+            alternative="greater",
+            rng=np.random.default_rng(0),
+        )
 
     def stratified() -> object:
         return stratified_permutation(scores, failed, strata, RESAMPLES, np.random.default_rng(0))

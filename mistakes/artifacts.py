@@ -1,7 +1,7 @@
 """Files of artifacts: one save/load pair for each kind. No pickle is written or read.
 
-Every writer writes under a temporary name and renames, so a file that exists is whole. Nothing depends on time, host
-or path: the same content gives the same bytes.
+Every writer writes under a temporary name and renames, so a file that exists is whole. Nothing
+depends on time, host or path: the same content gives the same bytes.
 """
 
 import json
@@ -24,7 +24,9 @@ Array = np.ndarray[Any, Any]
 
 @contextmanager
 def renamed(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its name when the block ends, and is removed when it fails."""
+    """Yield a temporary path beside ``path`` that takes its name when the block ends, and is
+    removed when it fails.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -35,7 +37,7 @@ def renamed(path: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, reader: Callable[[Path], Any], expected: str) -> Any:
-    """Call ``reader``; every way in which a file can be missing or corrupt becomes one InputError."""
+    """Call ``reader``; a file that is missing or corrupt in any way becomes one InputError."""
     if not path.is_file():
         raise InputError(path, "file", "missing", expected)
     try:
@@ -53,7 +55,9 @@ def save_arrays(folder: Path, **arrays: Array) -> None:
 
 
 def save_batches(folder: Path, n: int, batches: Iterable[Mapping[str, Array]]) -> None:
-    """Stream batches of named arrays, ``n`` rows in all, to ``folder/KEY.npy``; one batch is in memory at a time."""
+    """Stream batches of named arrays, ``n`` rows in all, to ``folder/KEY.npy``; one batch is in
+    memory at a time.
+    """
     with ExitStack() as stack:
         files: dict[str, Array] = {}
         start = 0
@@ -62,7 +66,9 @@ def save_batches(folder: Path, n: int, batches: Iterable[Mapping[str, Array]]) -
                 if key not in files:
                     path = stack.enter_context(renamed(folder / f"{key}.npy"))
                     shape = (n, *part.shape[1:])
-                    files[key] = np.lib.format.open_memmap(path, mode="w+", dtype=part.dtype, shape=shape)
+                    files[key] = np.lib.format.open_memmap(
+                        path, mode="w+", dtype=part.dtype, shape=shape
+                    )
                 files[key][start : start + len(part)] = part
             start += len(next(iter(batch.values())))
         for file in files.values():
@@ -72,7 +78,8 @@ def save_batches(folder: Path, n: int, batches: Iterable[Mapping[str, Array]]) -
 def load_arrays(folder: Path, *keys: str) -> tuple[Array, ...]:
     """Return the arrays ``folder/KEY.npy``, memory-mapped read-only, all of one length.
 
-    Raises InputError where one is missing, truncated, not an array, of another length, or holds NaN or infinity.
+    Raises InputError where one is missing, truncated, not an array, of another length, or holds NaN
+    or infinity.
     """
 
     def read(path: Path) -> Array:
@@ -81,7 +88,12 @@ def load_arrays(folder: Path, *keys: str) -> tuple[Array, ...]:
     arrays = tuple(_read(folder / f"{key}.npy", read, "an array in .npy format") for key in keys)
     for key, array in zip(keys, arrays, strict=True):
         if len(array) != len(arrays[0]):
-            raise InputError(folder / f"{key}.npy", "length", len(array), f"{len(arrays[0])}, as in {keys[0]}.npy")
+            raise InputError(
+                folder / f"{key}.npy",
+                "length",
+                len(array),
+                f"{len(arrays[0])}, as in {keys[0]}.npy",
+            )
         if array.dtype.kind == "f":
             refuse_non_finite(array, folder / f"{key}.npy")
     return arrays
@@ -90,22 +102,34 @@ def load_arrays(folder: Path, *keys: str) -> tuple[Array, ...]:
 def refuse_non_finite(array: Array, where: object) -> None:
     """Raise InputError, naming the first row, where ``array`` (n, ...) holds NaN or infinity."""
     for start in range(0, len(array), 10_000):
-        finite = np.isfinite(array[start : start + 10_000]).reshape(min(10_000, len(array) - start), -1).all(axis=1)
+        finite = (
+            np.isfinite(array[start : start + 10_000])
+            .reshape(min(10_000, len(array) - start), -1)
+            .all(axis=1)
+        )
         if not finite.all():
-            raise InputError(where, f"row {start + int(finite.argmin())}", "NaN or infinite", "finite numbers")
+            raise InputError(
+                where, f"row {start + int(finite.argmin())}", "NaN or infinite", "finite numbers"
+            )
 
 
-def save_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", description: Mapping[str, Any]) -> None:
+def save_tensors(
+    path: Path, tensors: "Mapping[str, torch.Tensor]", description: Mapping[str, Any]
+) -> None:
     """Write named tensors and a JSON-able description to one safetensors file."""
     from safetensors.torch import save_file
 
     with renamed(path) as temporary:
         whole = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-        save_file(whole, temporary, metadata={"description": json.dumps(description, sort_keys=True)})
+        save_file(
+            whole, temporary, metadata={"description": json.dumps(description, sort_keys=True)}
+        )
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
-    """Return what save_tensors wrote, on the CPU. Raises InputError where the file is missing or corrupt."""
+    """Return what save_tensors wrote, on the CPU. Raises InputError where the file is missing or
+    corrupt.
+    """
 
     def read(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
         from safetensors import safe_open
@@ -145,7 +169,9 @@ def load_csv(path: Path) -> "pd.DataFrame":
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys; NaN and infinity are refused (ValueError), since JSON has no word for them."""
+    """Write JSON with sorted keys; NaN and infinity are refused (ValueError), since JSON has no
+    word for them.
+    """
     with renamed(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 

@@ -1,4 +1,6 @@
-"""The command ``mistakes``: choose an experiment, ask a guard, print results, trace MLflow rows, open the MLflow UI."""
+"""The command ``mistakes``: choose an experiment, ask a guard, print results, trace MLflow rows,
+open the MLflow UI.
+"""
 
 import argparse
 import contextlib
@@ -17,16 +19,25 @@ if TYPE_CHECKING:
 
 
 def use(paths: list[Path], base: str, force: bool) -> None:
-    """Write params.yaml: the committed one with the overlays named; without any, the committed one itself."""
+    """Write params.yaml: the committed one with the overlays named; without any, the committed one
+    itself.
+    """
     from mistakes.config import params
     from mistakes.pipeline import overlays
 
     overlays.use(paths, base, force)
-    print(f"params.yaml: {' + '.join([base, *map(str, paths)])}; classifiers: {', '.join(params.load().classifiers)}")
+    print(
+        f"params.yaml: {' + '.join([base, *map(str, paths)])}; classifiers:"
+        f" {', '.join(params.load().classifiers)}"
+    )
 
 
-def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip_corrupt: bool) -> None:
-    """Print the guard's answer to new images (or files of features and logits) as CSV: a row for each input."""
+def check(
+    model: Path, paths: list[Path], alpha: float | None, trust: bool, skip_corrupt: bool
+) -> None:
+    """Print the guard's answer to new images (or files of features and logits) as CSV: a row for
+    each input.
+    """
     from mistakes.serving import guard_model, predict_files
 
     here = project.find()
@@ -35,15 +46,21 @@ def check(model: Path, paths: list[Path], alpha: float | None, trust: bool, skip
             _warn_of_other_results()
     if trust:  # an entry point may lie in the folder where one stands, or in the project's
         sys.path[:0] = ["", str(project.find() or "")]
-    answer, left_out = predict_files.check(guard_model.load(model, trust), paths, alpha, skip_corrupt)
+    answer, left_out = predict_files.check(
+        guard_model.load(model, trust), paths, alpha, skip_corrupt
+    )
     print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
-    print(f"flagged {answer['flagged'].sum()} of {len(answer)}; left out {len(left_out)}", file=sys.stderr)
+    print(
+        f"flagged {answer['flagged'].sum()} of {len(answer)}; left out {len(left_out)}",
+        file=sys.stderr,
+    )
     for name in left_out[:5]:
         print(f"left out: {name}", file=sys.stderr)
 
 
 def repair() -> None:
-    """Mend what dvc repro does not see: a dvc.lock that a kill cut short, and own files that changed, to be read again.
+    """Mend what dvc repro does not see: a dvc.lock that a kill cut short, and own files that
+    changed, to be read again.
 
     Does nothing where there is nothing of the kind.
     """
@@ -60,7 +77,9 @@ def repair() -> None:
 
 
 def publish(revisions: list[str]) -> None:
-    """Tell MLflow what it missed, and rebuild the rows of git revisions or DVC experiments (default: what is here)."""
+    """Tell MLflow what it missed, and rebuild the rows of git revisions or DVC experiments
+    (default: what is here).
+    """
     os.environ.setdefault("TRACKING_STRICT", "1")  # here telling MLflow is the whole point
     from mistakes.pipeline import mlflow_rows, mlflow_store, snapshot
 
@@ -68,17 +87,25 @@ def publish(revisions: list[str]) -> None:
     for revision in revisions or [""]:
         tree = snapshot.GitTree(revision) if revision else snapshot.WorkTree()
         experiment = tree.experiment if isinstance(tree, snapshot.GitTree) else None
-        without_row, lacking = mlflow_rows.complete(tree, {"DVC_EXP_NAME": experiment} if experiment else {})
+        without_row, lacking = mlflow_rows.complete(
+            tree, {"DVC_EXP_NAME": experiment} if experiment else {}
+        )
         for sentence in [*without_row, *lacking]:
             print(f"warning: {sentence}", file=sys.stderr)
         if revision and without_row:
             raise InputError(revision, "it is not published, or not all of it")
         if not without_row:
-            print(f"published {revision} ({tree.rev[:8]})" if tree.rev else "published the working tree")
+            print(
+                f"published {revision} ({tree.rev[:8]})"
+                if tree.rev
+                else "published the working tree"
+            )
 
 
 def show(what: Path | str) -> None:
-    """Trace a run, or the file that it made, to commit, hashes and environment, and print how to get it back."""
+    """Trace a run, or the file that it made, to commit, hashes and environment, and print how to
+    get it back.
+    """
     from mistakes.pipeline import lineage
 
     print(lineage.describe(str(what)), end="")
@@ -89,18 +116,32 @@ def ui(port: int) -> None:
     from mistakes.pipeline import mlflow_store
 
     store = mlflow_store.Store()
-    address = mlflow_store.uri() if mlflow_store.uri().startswith("http") else f"http://127.0.0.1:{port}"
-    wanted = "searchFilter=tags.level%20%3D%20%27pipeline%27"  # MLflow opens elsewhere: this is the table of rows
+    address = (
+        mlflow_store.uri() if mlflow_store.uri().startswith("http") else f"http://127.0.0.1:{port}"
+    )
+    # MLflow opens elsewhere: this is the table of rows
+    wanted = "searchFilter=tags.level%20%3D%20%27pipeline%27"
     print(f"open {address}/#/experiments/{store.experiment}/runs?{wanted}", flush=True)
     if not mlflow_store.uri().startswith("http"):
-        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", mlflow_store.uri(), "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "ui",
+            "--backend-store-uri",
+            mlflow_store.uri(),
+            "--port",
+            str(port),
+        ]
         os.execv(sys.executable, command)
 
 
 def _changed() -> "dict[str, custom.Change]":
     from mistakes.pipeline import custom
 
-    sys.path.insert(0, "")  # as in the stages: an entry point may lie in the folder where one stands
+    sys.path.insert(
+        0, ""
+    )  # as in the stages: an entry point may lie in the folder where one stands
     try:
         return custom.changed()
     finally:
@@ -109,11 +150,19 @@ def _changed() -> "dict[str, custom.Change]":
 
 def _warn_of_other_results() -> None:
     """Say where the files in data are not what the present parameters, code and data give."""
-    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], check=False).returncode
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--quiet"], check=False
+    ).returncode
     if status == 1:
-        print("warning: not what params.yaml and code now say, until dvc repro has run (dvc status)", file=sys.stderr)
+        print(
+            "warning: not what params.yaml and code now say, until dvc repro has run (dvc status)",
+            file=sys.stderr,
+        )
     elif status != 0 and project.find():
-        print("warning: whether these are the present results is not known: dvc status fails", file=sys.stderr)
+        print(
+            "warning: whether these are the present results is not known: dvc status fails",
+            file=sys.stderr,
+        )
     for change in _changed().values():
         print(f"warning: {change.sentence}", file=sys.stderr)
 
@@ -138,7 +187,9 @@ def compare(names: list[str]) -> None:
 
 
 def seeds(names: list[str]) -> None:
-    """Print the mean over several trainings of a classifier, with intervals over trainings and images."""
+    """Print the mean over several trainings of a classifier, with intervals over trainings and
+    images.
+    """
     from mistakes.artifacts import load_table
     from mistakes.config import params
     from mistakes.evaluation import repeated_runs
@@ -147,37 +198,62 @@ def seeds(names: list[str]) -> None:
     _warn_of_other_results()
     section = params.load().detection
     tables = {name: load_table(Path("data/scores") / name / "scores.parquet") for name in names}
-    scores = tuple(c.removeprefix("p_") for c in next(iter(tables.values())).columns if c.startswith("p_"))
+    scores = tuple(
+        c.removeprefix("p_") for c in next(iter(tables.values())).columns if c.startswith("p_")
+    )
     settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
     print(
-        repeated_runs.markdown(repeated_runs.across(tables, scores, settings), len(tables), section.confidence), end=""
+        repeated_runs.markdown(
+            repeated_runs.across(tables, scores, settings), len(tables), section.confidence
+        ),
+        end="",
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mistakes", description="Find out where a classifier fails.")
+    parser = argparse.ArgumentParser(
+        prog="mistakes", description="Find out where a classifier fails."
+    )
     commands = parser.add_subparsers(required=True)
 
     def command(function: Callable[..., None]) -> argparse.ArgumentParser:
-        added = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        added = commands.add_parser(
+            function.__name__, help=function.__doc__, description=function.__doc__
+        )
         added.set_defaults(run=function)  # its arguments are named like the function's
         return added
 
     using = command(use)
-    using.add_argument("paths", nargs="*", type=Path, metavar="OVERLAY", help="such as experiments/seeds.yaml")
-    using.add_argument("--base", default="HEAD", metavar="REV", help="git revision whose params.yaml is changed")
+    using.add_argument(
+        "paths", nargs="*", type=Path, metavar="OVERLAY", help="such as experiments/seeds.yaml"
+    )
+    using.add_argument(
+        "--base", default="HEAD", metavar="REV", help="git revision whose params.yaml is changed"
+    )
     using.add_argument("--force", action="store_true", help="lose edits of params.yaml")
     checking = command(check)
-    checking.add_argument("model", type=Path, metavar="GUARD", help="data/guard/NAME/model, or a copy of it")
-    checking.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image, or folder of images")
     checking.add_argument(
-        "--alpha", type=float, help="rate of correct inputs that may be flagged (default: the guard's)"
+        "model", type=Path, metavar="GUARD", help="data/guard/NAME/model, or a copy of it"
     )
-    checking.add_argument("--trust", action="store_true", help="run the code that a custom classifier names or holds")
-    checking.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
+    checking.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="image, or folder of images"
+    )
+    checking.add_argument(
+        "--alpha",
+        type=float,
+        help="rate of correct inputs that may be flagged (default: the guard's)",
+    )
+    checking.add_argument(
+        "--trust", action="store_true", help="run the code that a custom classifier names or holds"
+    )
+    checking.add_argument(
+        "--skip-corrupt", action="store_true", help="leave out images that cannot be read"
+    )
     command(repair)
     publishing = command(publish)
-    publishing.add_argument("revisions", nargs="*", metavar="REV", help="git revision, or name of a DVC experiment")
+    publishing.add_argument(
+        "revisions", nargs="*", metavar="REV", help="git revision, or name of a DVC experiment"
+    )
     showing = command(show)
     showing.add_argument(
         "what",
@@ -186,11 +262,17 @@ def _parser() -> argparse.ArgumentParser:
         help="id or name of an MLflow run, or the path of an artifact",
     )
     printing = command(results)
-    printing.add_argument("names", nargs="*", metavar="NAME", help="classifiers; all where none is named")
+    printing.add_argument(
+        "names", nargs="*", metavar="NAME", help="classifiers; all where none is named"
+    )
     comparing = command(compare)
-    comparing.add_argument("names", nargs="*", metavar="NAME", help="classifiers; all where none is named")
+    comparing.add_argument(
+        "names", nargs="*", metavar="NAME", help="classifiers; all where none is named"
+    )
     averaging = command(seeds)
-    averaging.add_argument("names", nargs="+", metavar="NAME", help="classifiers that differ in their seed alone")
+    averaging.add_argument(
+        "names", nargs="+", metavar="NAME", help="classifiers that differ in their seed alone"
+    )
     command(ui).add_argument("--port", type=int, default=5000)
     return parser
 
@@ -208,16 +290,20 @@ def _at_project(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line from any folder of a project; exit status 2 and one line for bad input."""
+    """Run the command from any folder of a project; bad input is one line and exit status 2."""
     arguments = vars(_parser().parse_args())
     run = arguments.pop("run")
     try:
         environment.require_system()
-        run(**arguments if run is check else _at_project(arguments))  # a guard is used outside of projects too
+        run(
+            **arguments if run is check else _at_project(arguments)
+        )  # a guard is used outside of projects too
     except InputError as error:
         sys.exit(_refuse(str(error)))
     except BrokenPipeError:  # such as: mistakes results | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left cannot be printed
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is left cannot be printed
         sys.exit(1)
     except OSError as error:
         sys.exit(_refuse(f"{error.filename or 'mistakes'}: {error.strerror or error}"))

@@ -18,12 +18,20 @@ from mistakes.pipeline.runner import Run, stage
 
 @stage
 def main(
-    run: Run, test: Path, classifier: Path, flow: Path, baseline: Path, guard: Path, calibration: Path, out: Path
+    run: Run,
+    test: Path,
+    classifier: Path,
+    flow: Path,
+    baseline: Path,
+    guard: Path,
+    calibration: Path,
+    out: Path,
 ) -> dict[str, float]:
     """Write out/sets/TARGET/EPS/{images,success,undetected,linf,origin}.npy, and out/adaptive.csv.
 
-    TARGET is the detector that is attacked, or ``none`` for plain PGD, which knows of no detector. A row of the table
-    is a set under one score; thresholds come from the images of ``calibration`` alone.
+    TARGET is the detector that is attacked, or ``none`` for plain PGD, which knows of no detector.
+    A row of the table is a set under one score; thresholds come from the images of ``calibration``
+    alone.
     """
     if precomputed.outputs_in(test):
         return precomputed.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
@@ -31,39 +39,63 @@ def main(
     images, labels = load_arrays(test, "images", "labels")
     model = models.load(classifier).to(device)
     if not models.differentiable(model, images, device):
-        return precomputed.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS, models.NO_GRADIENT)
+        return precomputed.decline(
+            "adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS, models.NO_GRADIENT
+        )
     extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
     detectors = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     attacked, targets = detectors.to(device), detectors.applicable(section.detectors, run.warn)
     calibrated = load_table(calibration)
     size, seed = section.batch_size, section.seed
-    origin = np.sort(adversarial.initially_correct(model, images, labels, section.images, seed, device, size))
+    origin = np.sort(
+        adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
+    )
     if not len(origin):
-        raise InputError(classifier, "correctly classified test images", 0, "at least one, to be attacked")
+        raise InputError(
+            classifier, "correctly classified test images", 0, "at least one, to be attacked"
+        )
     x, y = images[origin], labels[origin]
     victim, saturated, _ = saturation.attackable(model, x, y, device, size, most=0.0, warn=run.warn)
 
     def p_values(stored: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         batch = extractor.whole(stored, size)
         found = detectors.score(batch).items()
-        return batch.logits.argmax(1) != y, {n: conformal.p_values(calibrated[n].to_numpy(), v) for n, v in found}
+        return batch.logits.argmax(1) != y, {
+            n: conformal.p_values(calibrated[n].to_numpy(), v) for n, v in found
+        }
 
     rows = []
     for eps in section.eps:
-        settings = adaptive.Settings(eps, section.steps, section.lambdas, section.restarts, size, seed)
+        settings = adaptive.Settings(
+            eps, section.steps, section.lambdas, section.restarts, size, seed
+        )
         plain = {"eps": eps, "eps_iter": 2.5 * eps / section.steps, "nb_iter": section.steps}
-        made = {"none": adversarial.run(victim, x, y, "LinfPGDAttack", "linf", plain, seed, device, size).images}
+        made = {
+            "none": adversarial.run(
+                victim, x, y, "LinfPGDAttack", "linf", plain, seed, device, size
+            ).images
+        }
         for name in targets:
-            target = adaptive.target(extractor, attacked.differentiable(name), bool(saturated.any()))
+            target = adaptive.target(
+                extractor, attacked.differentiable(name), bool(saturated.any())
+            )
             known = calibrated[name].to_numpy()
-            made[name] = adaptive.attack(target, known, section.alpha, x, y, settings, device).images
+            made[name] = adaptive.attack(
+                target, known, section.alpha, x, y, settings, device
+            ).images
             print(f"adaptive: attacked {name} at eps {eps:g}", flush=True)
         judged = {name: p_values(stored) for name, stored in made.items()}
         rows += adaptive.rows(eps, judged, section.alpha, section.confidence)
         for name, (success, p) in judged.items():
             undetected = success & (p[name] > section.alpha) if name in p else success
-            save_arrays(out / "sets" / name / f"{eps:g}", images=made[name], success=success, undetected=undetected,
-                        linf=adversarial.linf(made[name], x), origin=origin)  # fmt: skip
+            save_arrays(
+                out / "sets" / name / f"{eps:g}",
+                images=made[name],
+                success=success,
+                undetected=undetected,
+                linf=adversarial.linf(made[name], x),
+                origin=origin,
+            )
     save_csv(out / "adaptive.csv", pd.DataFrame(rows))
     return {f"undetected.{r['target']}.{r['score']}.{r['eps']:g}": r["rate"] for r in rows}
 

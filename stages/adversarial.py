@@ -1,4 +1,6 @@
-"""Attack correctly classified test images; keep the 8-bit images and judge those; stop where an attack is unsound."""
+"""Attack correctly classified test images; keep the 8-bit images and judge those; stop where an
+attack is unsound.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -17,7 +19,9 @@ from mistakes.pipeline.runner import Run, stage
 
 @stage
 def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
-    """Write out/sets/ATTACK/{images,success,linf,l2,origin}.npy; origin is the position of the clean image in test."""
+    """Write out/sets/ATTACK/{images,success,linf,l2,origin}.npy; origin is the position of the
+    clean image in test.
+    """
     if precomputed.outputs_in(test):
         return precomputed.decline("adversarial", out / "sets")
     run.check_attacks()
@@ -29,7 +33,10 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
         return precomputed.decline("adversarial", out / "sets", reason=models.NO_GRADIENT)
     drawn = adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
     if not len(drawn):
-        raise InputError(classifier, f"none of {len(labels)} test images is classified correctly, so none is attacked")
+        raise InputError(
+            classifier,
+            f"none of {len(labels)} test images is classified correctly, so none is attacked",
+        )
     victim, saturated, flat = saturation.attackable(
         model, images[drawn], labels[drawn], device, size, most=sanity.zero_gradients, warn=run.warn
     )
@@ -39,7 +46,9 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
     def made_by(attack: Attack) -> tuple[np.ndarray, adversarial.Attacked]:
         origin = np.sort(drawn[: attack.images or section.images])
         x, y = images[origin], labels[origin]
-        return origin, adversarial.run(victim, x, y, attack.attack, attack.norm, attack.arguments, seed, device, size)
+        return origin, adversarial.run(
+            victim, x, y, attack.attack, attack.norm, attack.arguments, seed, device, size
+        )
 
     sound = partial(adversarial.sound, sure=bool(saturated.any()), warn=run.warn)
     metrics: dict[str, float] = {"sanity.zero_gradients": float(saturated.mean())}
@@ -52,8 +61,17 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
     for name, attack in section.attacks.items():
         origin, made = made_by(attack)
         won, eps = made.success, adversaries.eps(attack.attack, attack.arguments)
-        trials[name] = adversarial.Trial(attack.attack, attack.norm, eps, made.gradients == 0, origin, won)
-        save_arrays(out / "sets" / name, images=made.images, success=won, linf=made.linf, l2=made.l2, origin=origin)
+        trials[name] = adversarial.Trial(
+            attack.attack, attack.norm, eps, made.gradients == 0, origin, won
+        )
+        save_arrays(
+            out / "sets" / name,
+            images=made.images,
+            success=won,
+            linf=made.linf,
+            l2=made.l2,
+            origin=origin,
+        )
         metrics |= {f"{name}.{key}": value for key, value in made.summary().items()}
         print(f"adversarial: {name} succeeded on {won.sum()} of {len(origin)}", flush=True)
     if not any(trial.success.any() for trial in trials.values()):

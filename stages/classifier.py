@@ -1,4 +1,6 @@
-"""Train the classifier on fit, going on from the last epoch after a kill, or take in one that was trained elsewhere."""
+"""Train the classifier on fit, going on from the last epoch after a kill, or take in one that was
+trained elsewhere.
+"""
 
 import hashlib
 from dataclasses import fields
@@ -9,15 +11,25 @@ import pandas as pd
 from mistakes.artifacts import load_arrays, load_json, save_csv
 from mistakes.config import entries
 from mistakes.networks import architectures as classifiers
-from mistakes.networks import augmentation, external, label_budget, models, semi_supervised, training, validate_external
+from mistakes.networks import (
+    augmentation,
+    external,
+    label_budget,
+    models,
+    semi_supervised,
+    training,
+    validate_external,
+)
 from mistakes.pipeline.runner import Run, stage
 
 
 @stage
 def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, float]:
-    """Write out/model.safetensors, which rebuilds itself; of given outputs it says only that they are given.
+    """Write out/model.safetensors, which rebuilds itself; of given outputs it says only that they
+    are given.
 
-    accuracy_fit is over all images of fit; where few of them have labels, accuracy_labelled is over these n_labelled.
+    accuracy_fit is over all images of fit; where few of them have labels, accuracy_labelled is over
+    these n_labelled.
     """
     settings, device = run.classifier, run.device
     if isinstance(settings, entries.GivenOutputs):
@@ -28,7 +40,9 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
     images, truth = load_arrays(fit, "images", "labels")
     val_images, val_labels = load_arrays(val, "images", "labels")
     known = label_budget.given(truth, settings.labels, settings.seed)
-    model = classifiers.new(settings.architecture, settings.width, int(truth.max()) + 1, images, settings.seed)
+    model = classifiers.new(
+        settings.architecture, settings.width, int(truth.max()) + 1, images, settings.seed
+    )
     values = settings.model_dump()
     schedule = training.Schedule(**{f.name: values[f.name] for f in fields(training.Schedule)})
 
@@ -45,12 +59,16 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
     key = (settings, classifiers.describe(model), data, code, device.type)
     checkpoint = run.scratch(*key) / "checkpoint.safetensors"
     if isinstance(settings, entries.Supervised):
-        history = training.train(model, images[known], truth[known], schedule, device, on_epoch, checkpoint)
+        history = training.train(
+            model, images[known], truth[known], schedule, device, on_epoch, checkpoint
+        )
     else:
         method = semi_supervised.Method(
             settings.method, **{k: v for k, v in values.items() if k in semi_supervised.KEYS}
         )
-        history = semi_supervised.train(model, images, truth, known, schedule, method, device, on_epoch, checkpoint)
+        history = semi_supervised.train(
+            model, images, truth, known, schedule, method, device, on_epoch, checkpoint
+        )
     classifiers.save(model, out / "model.safetensors")
     # columns are named, for a history that was resumed has its keys sorted
     save_csv(out / "history.csv", pd.DataFrame(history, columns=["epoch", "loss", "accuracy_val"]))
@@ -63,13 +81,23 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
     return metrics
 
 
-def _take(run: Run, settings: entries.Own, val: Path, classes: list[str], out: Path) -> dict[str, float]:
-    (images, truth), where, device = load_arrays(val, "images", "labels"), f"classifiers.{run.name}", run.device
+def _take(
+    run: Run, settings: entries.Own, val: Path, classes: list[str], out: Path
+) -> dict[str, float]:
+    (images, truth), where, device = (
+        load_arrays(val, "images", "labels"),
+        f"classifiers.{run.name}",
+        run.device,
+    )
     model = validate_external.take(settings.model_dump(), where, images, len(classes), device)
     accuracy = validate_external.judge(model, where, images, truth, classes, device, run.warn)
     external.save(model, out / "model.safetensors")
     save_csv(out / "history.csv", pd.DataFrame(columns=["epoch", "loss", "accuracy_val"]))
-    return {"accuracy_val": accuracy, "epochs": 0, "gradients": models.differentiable(model, images, device)}
+    return {
+        "accuracy_val": accuracy,
+        "epochs": 0,
+        "gradients": models.differentiable(model, images, device),
+    }
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from mistakes.pipeline.runner import Run, stage
 
 @stage
 def main(run: Run, test: Path, out: Path) -> dict[str, float]:
-    """Write out/sets/KIND_SEVERITY/{images,origin}.npy: the same test images in each, origin their place in test."""
+    """Write out/sets/KIND_SEVERITY/{images,origin}.npy: the same test images in each, origin their
+    place in test.
+    """
     section = run.params.corruptions
     if precomputed.outputs_in(test):
         return precomputed.decline("corruptions", out / "sets")

@@ -19,7 +19,11 @@ AREAS = ("aurc", "e_aurc", "augrc", "precision")
 def named(table: pd.DataFrame, columns: Iterable[str], *keys: str) -> dict[str, float]:
     """Return every value as a metric COLUMN.KEY...; values that there are none of are left out."""
     rows = table.to_dict("records")
-    found = {".".join([column, *(row[key] for key in keys)]): row[column] for row in rows for column in columns}
+    found = {
+        ".".join([column, *(row[key] for key in keys)]): row[column]
+        for row in rows
+        for column in columns
+    }
     return {name: value for name, value in found.items() if pd.notna(value)}
 
 
@@ -29,9 +33,13 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
     section, everyone = run.params.detection, run.params.detectors.calibration == "all"
     n_cal = len(load_table(calibration))
     conformal.require(section.alpha, n_cal)
-    settings = detection.Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
+    settings = detection.Settings(
+        section.alpha, section.bootstrap, section.confidence, section.seed
+    )
     inputs = load_table(table)
-    scores = tuple(column.removeprefix("p_") for column in inputs.columns if column.startswith("p_"))
+    scores = tuple(
+        column.removeprefix("p_") for column in inputs.columns if column.startswith("p_")
+    )
     found = detection.evaluate(inputs, scores, settings)
     for sentence in detection.left_out(inputs):
         run.warn(sentence)
@@ -53,17 +61,26 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
     }
     for name, part in written.items():
         save_csv(out / f"{name}.csv", part)
-    metrics = named(found.sets, SHOWN, "source", "set", "score") | named(found.macro, MACRO, "score")
+    metrics = named(found.sets, SHOWN, "source", "set", "score") | named(
+        found.macro, MACRO, "score"
+    )
     macro = written["differences"].query("source == 'macro'")
-    for reference, rows in (("msp", macro.query("against == 'msp'")), ("best", macro.query("best"))):
+    for reference, rows in (
+        ("msp", macro.query("against == 'msp'")),
+        ("best", macro.query("best")),
+    ):
         name = f"macro_difference_{reference}"
         columns = {"difference": name, "low": f"{name}_low", "high": f"{name}_high"}
         metrics |= named(rows.rename(columns=columns), columns.values(), "score")
     metrics |= named(written["mixtures"], AREAS, "mixture", "score")
     metrics |= named(written["undetected"], ["undetected"], "set", "score")
     for alpha, rows in written["false_alarms"].groupby("alpha"):
-        digits = np.format_float_positional(alpha).removeprefix("0.").ljust(2, "0")  # of 0.01 and 0.1: 01 and 10
-        metrics |= named(rows.add_suffix(f"_{digits}"), [f"false_alarms_{digits}"], f"score_{digits}")
+        digits = (
+            np.format_float_positional(alpha).removeprefix("0.").ljust(2, "0")
+        )  # of 0.01 and 0.1: 01 and 10
+        metrics |= named(
+            rows.add_suffix(f"_{digits}"), [f"false_alarms_{digits}"], f"score_{digits}"
+        )
         metrics |= named(rows, ["false_alarms"], "score") if alpha == section.alpha else {}
     return metrics
 

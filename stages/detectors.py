@@ -1,4 +1,6 @@
-"""Fit the baselines and the guard on fit and val, and score cal: what every later p-value is calibrated on."""
+"""Fit the baselines and the guard on fit and val, and score cal: what every later p-value is
+calibrated on.
+"""
 
 from pathlib import Path
 
@@ -13,18 +15,33 @@ from mistakes.pipeline.runner import Run, stage
 
 
 @stage
-def main(run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, out: Path) -> dict[str, float | str]:
-    """Write out/{baselines,guard}.safetensors and out/calibration.parquet, a row per image of cal that calibrates.
+def main(
+    run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, out: Path
+) -> dict[str, float | str]:
+    """Write out/{baselines,guard}.safetensors and out/calibration.parquet, a row per image of cal
+    that calibrates.
 
-    Baselines that need labels of fit get those that the classifier had, and its predictions for all other images.
-    MLflow is told what each baseline costs to fit, and to score cal with: cost.NAME.fit_seconds and so on.
+    Baselines that need labels of fit get those that the classifier had, and its predictions for all
+    other images. MLflow is told what each baseline costs to fit, and to score cal with:
+    cost.NAME.fit_seconds and so on.
     """
-    training, held_out, calibration = extraction.load(fit), extraction.load(val), extraction.load(cal)
+    training, held_out, calibration = (
+        extraction.load(fit),
+        extraction.load(val),
+        extraction.load(cal),
+    )
     (truth_fit,), (truth_val,), (truth,) = (load_arrays(part, "labels") for part in (fit, val, cal))
-    labels_fit = label_budget.completed(truth_fit, training.logits, run.classifier.labels, run.classifier.seed)
+    labels_fit = label_budget.completed(
+        truth_fit, training.logits, run.classifier.labels, run.classifier.seed
+    )
     settings = baselines.Settings(**run.params.detectors.model_dump(exclude={"calibration"}))
     fitted, costs = baselines.measure(
-        training.features, training.logits, labels_fit, settings, calibration.features, calibration.logits
+        training.features,
+        training.logits,
+        labels_fit,
+        settings,
+        calibration.features,
+        calibration.logits,
     )
     run.note(**{f"cost.{key}": value for key, value in costs.items()})
     baselines.save(fitted, out / "baselines.safetensors")
@@ -38,19 +55,28 @@ def main(run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, o
     everyone = run.params.detectors.calibration == "all"  # then no label of val or cal is looked at
     right = (held_out.logits.argmax(1) == truth_val) | everyone
     reference = (
-        [part[right] for part in held_out.early], held_out.logits[right],
+        [part[right] for part in held_out.early],
+        held_out.logits[right],
         density.evaluate(flow_density.log_prob, held_out.features[right]),
-    )  # fmt: skip
-    guard = guards.fit(training.early, training.logits, reference, guards.Settings(**run.params.guard.model_dump()))
+    )
+    guard = guards.fit(
+        training.early, training.logits, reference, guards.Settings(**run.params.guard.model_dump())
+    )
     guards.save(guard, out / "guard.safetensors")
 
     found = scoring.Detectors(flow_density, fitted, guard).score(calibration)
     table = scoring.table(found, calibration.logits, truth)
     calibrating = table[table["correct"] | everyone].reset_index(drop=True)
     if not len(calibrating):
-        raise InputError(cal, f"none of {len(table)} images is classified correctly, so nothing calibrates a score")
+        raise InputError(
+            cal,
+            f"none of {len(table)} images is classified correctly, so nothing calibrates a score",
+        )
     save_table(out / "calibration.parquet", calibrating)
-    counts: dict[str, float | str] = {"n_cal": len(table), "n_cal_correct": int(table["correct"].sum())}
+    counts: dict[str, float | str] = {
+        "n_cal": len(table),
+        "n_cal_correct": int(table["correct"].sum()),
+    }
     counts |= {f"not_applicable.{name}": reason for name, reason in fitted.left_out.items()}
     return counts | {"n_calibrating": len(calibrating), "n_val_used": int(right.sum())}
 

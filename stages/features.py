@@ -1,4 +1,6 @@
-"""Extract features, early features and logits of every split, each by itself, streamed to disk, or take given ones."""
+"""Extract features, early features and logits of every split, each by itself, streamed to disk, or
+take given ones.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from mistakes.pipeline.runner import Run, stage
 
 
 @stage
-def main(run: Run, classifier: Path, fit: Path, val: Path, cal: Path, test: Path, out: Path) -> None:
+def main(
+    run: Run, classifier: Path, fit: Path, val: Path, cal: Path, test: Path, out: Path
+) -> None:
     """Write out/SPLIT/{features,early_1,early_2,...,logits,labels}.npy for each split."""
     section = run.params.features
     splits = (fit, val, cal, test)

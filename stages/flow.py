@@ -20,16 +20,31 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
         cut = len(select) * 4 // 5
         z, select = select[:cut], select[cut:]
     optimisation = density.Optimisation(
-        section.epochs, section.patience, section.batch_size, section.learning_rate, section.gradient_clip, section.seed
+        section.epochs,
+        section.patience,
+        section.batch_size,
+        section.learning_rate,
+        section.gradient_clip,
+        section.seed,
     )
     try:
         fitted = density.fit(
-            z, select, section.kind, section.transform, section.components, section.layers, section.hidden,
-            optimisation, run.device, run.log,
-        )  # fmt: skip
+            z,
+            select,
+            section.kind,
+            section.transform,
+            section.components,
+            section.layers,
+            section.hidden,
+            optimisation,
+            run.device,
+            run.log,
+        )
     except density.DivergenceError as error:
         expected = f"a smaller one: the flow diverged ({error})"
-        raise InputError("params.yaml", "flow.learning_rate", section.learning_rate, expected) from None
+        raise InputError(
+            "params.yaml", "flow.learning_rate", section.learning_rate, expected
+        ) from None
     density.save(fitted.density, out / "flow.safetensors")
     save_csv(out / "history.csv", pd.DataFrame(fitted.history))
     return {

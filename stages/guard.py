@@ -1,4 +1,4 @@
-"""Put classifier, flow and guard into one folder that answers for new inputs: what a user deploys."""
+"""Put classifier, flow and guard into one folder that users deploy for new inputs."""
 
 from pathlib import Path
 
@@ -11,17 +11,34 @@ from mistakes.serving import guard_model
 
 @stage
 def main(
-    run: Run, val: Path, classes: Path, classifier: Path, flow: Path, guard: Path, calibration: Path, out: Path
+    run: Run,
+    val: Path,
+    classes: Path,
+    classifier: Path,
+    flow: Path,
+    guard: Path,
+    calibration: Path,
+    out: Path,
 ) -> dict[str, float]:
-    """Write out/model/, which module guard_model and MLflow load. Of val only the shape of the images is looked at."""
-    shape = None if precomputed.outputs_in(val) else [int(side) for side in load_arrays(val, "images")[0].shape[1:]]
+    """Write out/model/, which module guard_model and MLflow load. Of val only the shape of the
+    images is looked at.
+    """
+    shape = (
+        None
+        if precomputed.outputs_in(val)
+        else [int(side) for side in load_arrays(val, "images")[0].shape[1:]]
+    )
     scores = load_table(calibration)["guard"].to_numpy()
     alpha = run.params.detection.alpha
     conformal.require(alpha, len(scores))
     form = guard_model.Form(
-        load_json(classes), shape, getattr(run.params.raw, "size", None), **run.params.features.model_dump(),
-        alpha=alpha, calibration=run.params.detectors.calibration,
-    )  # fmt: skip
+        load_json(classes),
+        shape,
+        getattr(run.params.raw, "size", None),
+        **run.params.features.model_dump(),
+        alpha=alpha,
+        calibration=run.params.detectors.calibration,
+    )
     files = dict(zip(guard_model.FILES, (classifier, flow, guard), strict=True))
     guard_model.save(out / "model", files, scores, form)
     return {"n_calibrating": len(scores), "smallest_p": 1 / (len(scores) + 1)}

@@ -11,8 +11,23 @@ from mistakes.evaluation import detection, hypotheses, negative_controls
 from mistakes.evaluation.hypotheses import Group, Sample
 from mistakes.pipeline.runner import Run, stage
 
-SHOWN = ("p", "p_holm", "p_bh", "p_second", "n", "a12", "a12_low", "a12_high", "hodges_lehmann", "hodges_lehmann_low",
-         "hodges_lehmann_high", "odds_ratio", "rate_ratio", "power", "a12_detectable")  # fmt: skip
+SHOWN = (
+    "p",
+    "p_holm",
+    "p_bh",
+    "p_second",
+    "n",
+    "a12",
+    "a12_low",
+    "a12_high",
+    "hodges_lehmann",
+    "hodges_lehmann_low",
+    "hodges_lehmann_high",
+    "odds_ratio",
+    "rate_ratio",
+    "power",
+    "a12_detectable",
+)
 SHOWN_CONTROL = ("value", "low", "high", "p", "difference", "passed")
 
 
@@ -22,43 +37,65 @@ def group(part: pd.DataFrame) -> Group:
 
 
 def sample(failures: pd.DataFrame, successes: pd.DataFrame, paired: bool) -> Sample:
-    """Return failures and what they are compared with: the clean originals of each, or all successes."""
+    """Return failures and what they are compared with: the clean originals of each, or all
+    successes.
+    """
     reference = successes.set_index("index").loc[failures["index"]] if paired else successes
     return Sample(group(failures), group(reference))
 
 
 @stage
 def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
-    """Write hypotheses.json, a row per hypothesis and set, controls.json, a row per control, and both in Markdown."""
+    """Write hypotheses.json, a row per hypothesis and set, controls.json, a row per control, and
+    both in Markdown.
+    """
     section = run.params.hypotheses
     table = load_table(scores)
-    successes, mistakes = detection.successes(table), table[(table["source"] == "id") & ~table["correct"]]
+    successes, mistakes = (
+        detection.successes(table),
+        table[(table["source"] == "id") & ~table["correct"]],
+    )
     train = table[(table["source"] == "fit") & table["correct"]]
     if len(successes) < hypotheses.LEAST or "fit" not in set(table["source"]):
         found = ", ".join(table["source"].unique())
-        raise InputError(scores, "column source", found, "correctly classified images of id, and images of fit")
-    settings = hypotheses.Settings(section.resamples, section.bootstrap, section.confidence, section.bins, section.seed)
+        raise InputError(
+            scores, "column source", found, "correctly classified images of id, and images of fit"
+        )
+    settings = hypotheses.Settings(
+        section.resamples, section.bootstrap, section.confidence, section.bins, section.seed
+    )
     results = []
     for hypothesis, registered in section.registered.items():
         for (source, name), part in detection.sets(table).items():
             if source == registered.failure:
                 compared = sample(part, successes, registered.test == "permutation_paired")
                 results.append(
-                    hypotheses.test(hypothesis, name, registered.family, registered.test, compared, settings)
-                )  # fmt: skip
+                    hypotheses.test(
+                        hypothesis, name, registered.family, registered.test, compared, settings
+                    )
+                )
     rows = hypotheses.adjusted(results, section.alpha, section.smallest_a12)
     checked = negative_controls.all_of(
-        sample(mistakes, successes, False), train["log_density"].to_numpy(),
-        negative_controls.Settings(**section.controls.model_dump(), bootstrap=section.bootstrap, seed=section.seed),
-    )  # fmt: skip
+        sample(mistakes, successes, False),
+        train["log_density"].to_numpy(),
+        negative_controls.Settings(
+            **section.controls.model_dump(), bootstrap=section.bootstrap, seed=section.seed
+        ),
+    )
     save_json(out / "hypotheses.json", rows.to_dict("records"))
     save_json(out / "controls.json", [asdict(control) for control in checked])
     save_text(
         out / "hypotheses.md",
         f"{hypotheses.markdown(rows)}\nNegative controls\n\n{negative_controls.markdown(checked)}",
     )
-    metrics = {f"{row['hypothesis']}.{row['set']}.{c}": row[c] for row in rows.to_dict("records") for c in SHOWN}
-    metrics |= {f"control.{c.control}.{key}": asdict(c)[key] for c in checked for key in SHOWN_CONTROL}
+    metrics = {
+        f"{row['hypothesis']}.{row['set']}.{c}": row[c]
+        for row in rows.to_dict("records")
+        for c in SHOWN
+    }
+    metrics |= {
+        f"control.{c.control}.{key}": asdict(c)[key] for c in checked for key in SHOWN_CONTROL
+    }
     return {key: value for key, value in metrics.items() if value is not None}
 
 

@@ -1,4 +1,6 @@
-"""Split the images once, into fit, val, cal and test, and store them; held-out classes by themselves."""
+"""Split the images once, into fit, val, cal and test, and store them; held-out classes by
+themselves.
+"""
 
 from pathlib import Path
 
@@ -10,12 +12,15 @@ from mistakes.pipeline.runner import Run, stage
 
 @stage
 def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
-    """Write out/SPLIT/{images,labels,indices}.npy for each split and for held_out (near OOD, often empty), classes.json
-    and the counts; of own features {features,logits,early_1,...} instead of images; groups.npy where there are groups.
+    """Write out/SPLIT/{images,labels,indices}.npy for each split and for held_out (near OOD, often
+    empty), classes.json and the counts; of own features {features,logits,early_1,...} instead of
+    images; groups.npy where there are groups.
     """
     description = load_json(raw / "dataset.json")
     section = run.params.images
-    dataset, held_out = datasets.hold_out(datasets.read(description["dataset"], raw), section.held_out)
+    dataset, held_out = datasets.hold_out(
+        datasets.read(description["dataset"], raw), section.held_out
+    )
     parts = datasets.split(dataset, section.val, section.cal, section.test, section.seed)
     few = splitting.few({split: part.labels for split, part in parts.items()}, dataset.classes)
     parts["held_out"] = held_out
@@ -26,14 +31,20 @@ def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
     for sentence in [*description.get("warnings", []), *few, *_twice(raw, description, parts)]:
         run.warn(sentence)
     skipped = sum(len(files) for files in description.get("skipped", {}).values())
-    return {f"n.{split}": len(part.labels) for split, part in parts.items()} | {"n.skipped": skipped}
+    return {f"n.{split}": len(part.labels) for split, part in parts.items()} | {
+        "n.skipped": skipped
+    }
 
 
 def _twice(raw: Path, description: dict[str, list[str]], parts: dict[str, Labelled]) -> list[str]:
     """Look for duplicates in own data; published ones are taken as they were published."""
     if "parts" not in description:
         return []
-    tables = [load_csv(raw / part / "files.csv") for part in description["parts"] if "arrays" not in description]
+    tables = [
+        load_csv(raw / part / "files.csv")
+        for part in description["parts"]
+        if "arrays" not in description
+    ]
     files = [file for table in tables for file in table["file"]]
     return duplicates.between(parts, lambda index: files[index] if files else f"row {index}")
 

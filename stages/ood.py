@@ -16,7 +16,12 @@ def main(run: Run, test: Path, raw: Path, out: Path) -> dict[str, int]:
     section, description = run.params.ood, load_json(raw / "dataset.json")
     dataset = description["dataset"]
     if dataset in section.sets:
-        raise InputError("params.yaml", "ood.sets", dataset, "sets that are not the in-distribution data set itself")
+        raise InputError(
+            "params.yaml",
+            "ood.sets",
+            dataset,
+            "sets that are not the in-distribution data set itself",
+        )
     if precomputed.outputs_in(test):
         drawn = _given(section, raw / "ood", description["arrays"], out)
     else:
@@ -63,7 +68,10 @@ def _warn(run: Run, drawn: dict[str, dict[str, Array]], dataset: str, raw: Path)
         theirs = duplicates.digests(drawn[name])
         both, n = sum(digest in known for digest in theirs), len(theirs)
         if both:
-            run.warn(f"inputs of the OOD set {name} that are inputs of the data set too, by SHA-256: {both} of {n}")
+            run.warn(
+                f"inputs of the OOD set {name} that are inputs of the data set too, by SHA-256:"
+                f" {both} of {n}"
+            )
 
 
 if __name__ == "__main__":

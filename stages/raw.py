@@ -11,10 +11,12 @@ from mistakes.pipeline.runner import Run, stage
 
 @stage
 def main(run: Run, out: Path) -> None:
-    """Write the raw files, or out/PART/{images,labels}.npy and files.csv, and OOD data sets below out/ood/NAME.
+    """Write the raw files, or out/PART/{images,labels}.npy and files.csv, and OOD data sets below
+    out/ood/NAME.
 
-    Of own features: out/PART/{features,logits,labels,early_1,...}.npy. Where it is known what belongs together, also
-    out/PART/groups.npy. dataset.json in a folder says what it holds; its warnings are stage images' to tell.
+    Of own features: out/PART/{features,logits,labels,early_1,...}.npy. Where it is known what
+    belongs together, also out/PART/groups.npy. dataset.json in a folder says what it holds; its
+    warnings are stage images' to tell.
     """
     section = run.params.raw
     description: dict[str, Any]
@@ -38,11 +40,17 @@ def _own_images(section: ImageFolder, out: Path) -> dict[str, Any]:
     return description | {"warnings": said + more.get("warnings", [])}
 
 
-def _ood(section: Fetched | ImageFolder, out: Path, shape: tuple[int, int, int]) -> dict[str, list[str]]:
-    """Fetch or read OOD sets; return what there is to say, under the key warnings where there is something."""
+def _ood(
+    section: Fetched | ImageFolder, out: Path, shape: tuple[int, int, int]
+) -> dict[str, list[str]]:
+    """Fetch or read OOD sets; return what there is to say, under the key warnings where there is
+    something.
+    """
     corrupt = section.corrupt if isinstance(section, ImageFolder) else "skip"
     said = []
-    for name, path in (section.ood if isinstance(section.ood, dict) else dict.fromkeys(section.ood)).items():
+    for name, path in (
+        section.ood if isinstance(section.ood, dict) else dict.fromkeys(section.ood)
+    ).items():
         folder = out / "ood" / name
         if path is None:
             files = download.fetch(name, folder, test_only=True)
@@ -56,14 +64,24 @@ def _ood(section: Fetched | ImageFolder, out: Path, shape: tuple[int, int, int])
 
 def _own_features(section: OwnFeatures, out: Path) -> dict[str, Any]:
     said: list[str] = []
-    paths, foreign = ({name: Path(path) for name, path in of.items()} for of in (section.parts, section.ood))
+    paths, foreign = (
+        {name: Path(path) for name, path in of.items()} for of in (section.parts, section.ood)
+    )
     parts, ood = feature_files.read(paths, foreign, section.classes, said.append)
-    for folder, arrays in [*parts.items(), *((f"ood/{name}", arrays) for name, arrays in ood.items())]:
+    for folder, arrays in [
+        *parts.items(),
+        *((f"ood/{name}", arrays) for name, arrays in ood.items()),
+    ]:
         save_arrays(out / folder, **arrays)
     first = next(iter(parts.values()))
     numbers = [str(number) for number in range(first["logits"].shape[1])]
     inputs = [key for key in first if key not in {"labels", "groups"}]
-    return {"classes": section.classes or numbers, "parts": list(parts), "arrays": inputs, "warnings": said}
+    return {
+        "classes": section.classes or numbers,
+        "parts": list(parts),
+        "arrays": inputs,
+        "warnings": said,
+    }
 
 
 if __name__ == "__main__":

@@ -12,12 +12,24 @@ from mistakes.pipeline.runner import Run, stage
 from mistakes.report import page
 
 TABLES = (
-    "detection", "macro", "heat", "differences", "mixtures", "false_alarms", "flagged", "undetected", "shift", "roc",
-    "histogram", "deciles",
-)  # fmt: skip
+    "detection",
+    "macro",
+    "heat",
+    "differences",
+    "mixtures",
+    "false_alarms",
+    "flagged",
+    "undetected",
+    "shift",
+    "roc",
+    "histogram",
+    "deciles",
+)
 
 
-def compared(evidence: list[page.Evidence], together: list[tuple[str, ...]], run: Run) -> comparison.Comparison:
+def compared(
+    evidence: list[page.Evidence], together: list[tuple[str, ...]], run: Run
+) -> comparison.Comparison:
     """Return what several classifiers show side by side."""
     section = run.params.detection
     settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
@@ -30,11 +42,34 @@ def compared(evidence: list[page.Evidence], together: list[tuple[str, ...]], run
 
 @stage
 def main(
-    run: Run, test: Path, classes: Path, images: Path, ood: Path, classifier: Path, flow: Path, detectors: Path,
-    adversarial: Path, scores: Path, adaptive: Path, hypotheses: Path, detection: Path, guard: Path, out: Path,
-) -> None:  # fmt: skip
-    """Write out/report.html. Folders of classifiers that params.yaml does not name are passed over."""
-    stages = (classifier, flow, detectors, adversarial, scores, adaptive, hypotheses, detection, guard)
+    run: Run,
+    test: Path,
+    classes: Path,
+    images: Path,
+    ood: Path,
+    classifier: Path,
+    flow: Path,
+    detectors: Path,
+    adversarial: Path,
+    scores: Path,
+    adaptive: Path,
+    hypotheses: Path,
+    detection: Path,
+    guard: Path,
+    out: Path,
+) -> None:
+    """Write out/report.html; classifiers that params.yaml does not name are left out."""
+    stages = (
+        classifier,
+        flow,
+        detectors,
+        adversarial,
+        scores,
+        adaptive,
+        hypotheses,
+        detection,
+        guard,
+    )
     evidence = [
         page.Evidence(
             name,
@@ -46,7 +81,11 @@ def main(
             load_json(hypotheses / name / "controls.json"),
             load_csv(adaptive / name / "adaptive.csv"),
             {table: load_csv(detection / name / f"{table}.csv") for table in TABLES},
-            [sentence for folder in stages for sentence in load_json(folder / name / "warnings.json")],
+            [
+                sentence
+                for folder in stages
+                for sentence in load_json(folder / name / "warnings.json")
+            ],
             page.left_out(load_json(detectors / name / "metrics.json")),
         )
         for name in run.params.classifiers
@@ -54,12 +93,20 @@ def main(
     (indices,) = load_arrays(test, "indices")
     pixels = None if precomputed.outputs_in(test) else np.asarray(load_arrays(test, "images")[0])
     warnings = [*load_json(images), *load_json(ood)]
-    inputs, detected = page.Inputs(pixels, indices, load_json(classes), warnings), run.params.detection
+    inputs, detected = (
+        page.Inputs(pixels, indices, load_json(classes), warnings),
+        run.params.detection,
+    )
     entries = {name: entry.model_dump() for name, entry in run.params.classifiers.items()}
     text = page.render(
-        evidence, inputs, detected.alpha, detected.confidence, run.params.hypotheses.resamples,
-        run.params.report.gallery, compared(evidence, comparison.groups(entries), run) if len(evidence) > 1 else None,
-    )  # fmt: skip
+        evidence,
+        inputs,
+        detected.alpha,
+        detected.confidence,
+        run.params.hypotheses.resamples,
+        run.params.report.gallery,
+        compared(evidence, comparison.groups(entries), run) if len(evidence) > 1 else None,
+    )
     save_text(out / "report.html", text)
 
 

@@ -17,32 +17,62 @@ from mistakes.pipeline.runner import Run, stage
 
 @stage
 def main(
-    run: Run, fit: Path, test: Path, classifier: Path, flow: Path, baseline: Path, guard: Path, calibration: Path,
-    adversarial: Path, ood: Path, held_out: Path, corruptions: Path, out: Path,
-) -> dict[str, float]:  # fmt: skip
-    """Write out/scores.parquet: a row per input, a column per score and, with the prefix p_, its conformal p-value."""
+    run: Run,
+    fit: Path,
+    test: Path,
+    classifier: Path,
+    flow: Path,
+    baseline: Path,
+    guard: Path,
+    calibration: Path,
+    adversarial: Path,
+    ood: Path,
+    held_out: Path,
+    corruptions: Path,
+    out: Path,
+) -> dict[str, float]:
+    """Write out/scores.parquet: a row per input, a column per score and, with the prefix p_, its
+    conformal p-value.
+    """
     detectors = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     network = None if precomputed.outputs_in(held_out) else models.load(classifier)
     outputs = extraction.of_sets(network, **run.params.features.model_dump(), device=run.device)
     calibrated = load_table(calibration)
 
-    def rows(source: str, name: str, batch: extraction.Batch, labels: np.ndarray, index: np.ndarray) -> pd.DataFrame:
+    def rows(
+        source: str, name: str, batch: extraction.Batch, labels: np.ndarray, index: np.ndarray
+    ) -> pd.DataFrame:
         found = detectors.score(batch, f"{source} inputs of {name}")
         part = scoring.table(found, batch.logits, labels)
         for score in found:
-            part[f"p_{score}"] = conformal.p_values(calibrated[score].to_numpy(), part[score].to_numpy())
+            part[f"p_{score}"] = conformal.p_values(
+                calibrated[score].to_numpy(), part[score].to_numpy()
+            )
         part.insert(0, "source", source)
         part.insert(1, "set", name)
-        part.insert(2, "index", index)  # of the image in its set; of the clean image in test where it comes from one
+        part.insert(
+            2, "index", index
+        )  # of the image in its set; of the clean image in test where it comes from one
         return part
 
-    stored, (labels,), (labels_fit,) = extraction.load(test), load_arrays(test, "labels"), load_arrays(fit, "labels")
+    stored, (labels,), (labels_fit,) = (
+        extraction.load(test),
+        load_arrays(test, "labels"),
+        load_arrays(fit, "labels"),
+    )
     parts = [rows("id", "test", stored, labels, np.arange(len(labels)))]
     right = int(parts[0]["correct"].sum())
     if right < detection.LEAST:
-        least = f"at least {detection.LEAST}, which failures are compared with (labels in the order of the logits?)"
-        raise InputError(test, f"{right} of {len(labels)} images are classified correctly, expected {least}")
-    some = np.sort(np.random.default_rng(0).permutation(len(labels_fit))[: len(labels)])  # as many as in test
+        least = (
+            f"at least {detection.LEAST}, which failures are compared with (labels in the order of"
+            " the logits?)"
+        )
+        raise InputError(
+            test, f"{right} of {len(labels)} images are classified correctly, expected {least}"
+        )
+    some = np.sort(
+        np.random.default_rng(0).permutation(len(labels_fit))[: len(labels)]
+    )  # as many as in test
     parts.append(rows("fit", "fit", extraction.load(fit).take(some), labels_fit[some], some))
     for source, root in (("adversarial", adversarial), ("shifted", corruptions)):
         for folder in precomputed.folders(root):
@@ -58,7 +88,9 @@ def main(
     metrics: dict[str, float] = {
         f"n.{name}": int(count) for name, count in table["set"].value_counts(sort=False).items()
     }
-    metrics |= {f"guard_share.{name}": share for name, share in detectors.guard.reweighted().items()}
+    metrics |= {
+        f"guard_share.{name}": share for name, share in detectors.guard.reweighted().items()
+    }
     return metrics | {
         "accuracy_test": float(parts[0]["correct"].mean()),
         "nll_test": float(parts[0]["log_density"].mean()),

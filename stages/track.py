@@ -1,4 +1,6 @@
-"""Complete the MLflow rows. Last stage, no output: DVC runs it whenever anything changed, and never from a cache."""
+"""Complete the MLflow rows. Last stage, no output: DVC runs it whenever anything changed, and never
+from a cache.
+"""
 
 import os
 import sys
@@ -10,11 +12,21 @@ from mistakes.pipeline.snapshot import WorkTree
 
 @stage
 def main(run: Run) -> None:
-    """Tell MLflow what the journal holds and what the files say; say which own files changed meanwhile."""
+    """Tell MLflow what the journal holds and what the files say; say which own files changed
+    meanwhile.
+    """
     mlflow_store.ship_pending()
-    dvc = {key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
+    dvc = {
+        key: os.environ[key]
+        for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
+        if os.environ.get(key)
+    }
     without_row, lacking = mlflow_rows.complete(WorkTree(), dvc)
-    for sentence in [*without_row, *lacking, *(change.sentence for change in custom.changed().values())]:
+    for sentence in [
+        *without_row,
+        *lacking,
+        *(change.sentence for change in custom.changed().values()),
+    ]:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 

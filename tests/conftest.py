@@ -22,15 +22,27 @@ ROOT = Path(__file__).parents[1]
 
 
 class Checkout:
-    """A temporary clone of the project, with the smoke variant of the parameters, and the commands to use it."""
+    """A temporary clone of the project, with the smoke variant of the parameters, and the commands
+    to use it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # the clone's own code runs (python -m looks in the working folder first), with this environment's packages
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC", "GIT_"))}
-        self.env |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TRACKING_STRICT": "1"}
+        # the clone's own code runs (python -m looks in the working folder first), with this
+        # environment's packages
+        self.env = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MLFLOW", "DVC", "GIT_"))
+        }
         self.env |= {
-            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "TRACKING_STRICT": "1",
+        }
+        self.env |= {
+            f"GIT_{who}_{what}": "test@example.org"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
         }
 
     def run(
@@ -38,7 +50,14 @@ class Checkout:
     ) -> subprocess.CompletedProcess[str]:
         to = subprocess.PIPE if capture_output else subprocess.DEVNULL
         done = subprocess.run(
-            command, cwd=self.folder, env=self.env | env, text=True, stdout=to, stderr=to, check=False, timeout=900
+            command,
+            cwd=self.folder,
+            env=self.env | env,
+            text=True,
+            stdout=to,
+            stderr=to,
+            check=False,
+            timeout=900,
         )
         assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
@@ -65,7 +84,9 @@ def clone(folder: Path) -> Checkout:
         check=True,
     )
     for name in listed.stdout.decode().split("\0"):
-        if (ROOT / name).is_file() and not name.startswith("data/"):  # results of the default run have no place in it
+        if (ROOT / name).is_file() and not name.startswith(
+            "data/"
+        ):  # results of the default run have no place in it
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     shutil.copy2(ROOT / "tests" / "smoke" / "params.yaml", folder / "params.yaml")
@@ -78,7 +99,9 @@ def clone(folder: Path) -> Checkout:
 
 
 def duplicate(checkout: Checkout, folder: Path, *without: str) -> Checkout:
-    """Copy a checkout with its cache, but not what DVC keeps for the moment; ``without`` names more to leave out."""
+    """Copy a checkout with its cache, but not what DVC keeps for the moment; ``without`` names more
+    to leave out.
+    """
     ignored = {str(checkout.folder / name) for name in (".dvc/tmp", *without)}
     cache = str(checkout.folder / ".dvc/cache/files")
 
@@ -98,7 +121,8 @@ def duplicate(checkout: Checkout, folder: Path, *without: str) -> Checkout:
         with closing(sqlite3.connect(store)) as rows, rows:
             for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
                 rows.execute(
-                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(checkout.folder), str(folder))
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)",
+                    (str(checkout.folder), str(folder)),
                 )
     return Checkout(folder)
 
@@ -114,7 +138,8 @@ def reproduce(folder: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which the smoke pipeline ran once and was committed; tests put back what they change.
+    """A checkout in which the smoke pipeline ran once and was committed; tests put back what they
+    change.
 
     The first worker that asks runs the pipeline; each works in a copy of its own.
     """

@@ -1,4 +1,6 @@
-"""Stages as a user runs them, but in the process of the tests, which saves the imports of another one."""
+"""Stages as a user runs them, but in the process of the tests, which saves the imports of another
+one.
+"""
 
 import contextlib
 import importlib
@@ -12,8 +14,12 @@ from unittest import mock
 
 
 def run(folder: Path, stage: str, *paths: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m stages.STAGE PATHS`` in ``folder``; return exit status and output, as a process would."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
+    """Run ``python -m stages.STAGE PATHS`` in ``folder``; return exit status and output, as a
+    process would.
+    """
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))
+    }
     command = importlib.import_module(f"stages.{stage}").main
     handler, status, out, err = signal.getsignal(signal.SIGTERM), 0, io.StringIO(), io.StringIO()
     with (

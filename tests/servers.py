@@ -69,7 +69,9 @@ def listens(port: int) -> bool:
 def process(*command: str, log: Path, **settings) -> Iterator[subprocess.Popen]:
     """Run a server in a process group of its own; the whole group ends with the block."""
     with log.open("wb") as file:
-        running = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, **settings)
+        running = subprocess.Popen(
+            command, stdout=file, stderr=file, start_new_session=True, **settings
+        )
     try:
         yield running
     finally:
@@ -86,9 +88,15 @@ class Team:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        printed = subprocess.run(["bash", ROOT / "server/env.sh"], capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run(
+            ["bash", ROOT / "server/env.sh"], capture_output=True, text=True, check=True
+        ).stdout
         first = free_ports(12)
-        ports = {"MLFLOW_PORT=5000": first, "POSTGRES_PORT=5442": first + 1, "S3_PORT=8333": first + 2}
+        ports = {
+            "MLFLOW_PORT=5000": first,
+            "POSTGRES_PORT=5442": first + 1,
+            "S3_PORT=8333": first + 2,
+        }
         for default, port in ports.items():
             assert default in printed
             printed = printed.replace(default, f"{default.partition('=')[0]}={port}")
@@ -98,7 +106,9 @@ class Team:
         self.settings = {key: value for key, _, value in lines}
         self.mlflow = f"http://127.0.0.1:{self.settings['MLFLOW_PORT']}"
         self.s3 = f"http://127.0.0.1:{self.settings['S3_PORT']}"
-        self.bucket_keys = {key: value for key, value in self.settings.items() if key.startswith("AWS_")}
+        self.bucket_keys = {
+            key: value for key, value in self.settings.items() if key.startswith("AWS_")
+        }
         self.account = {
             "MLFLOW_TRACKING_URI": self.mlflow,
             "MLFLOW_TRACKING_USERNAME": self.settings["MLFLOW_AUTH_ADMIN_USERNAME"],
@@ -110,22 +120,38 @@ class Team:
         """Run server/start.sh, from `ready` on."""
         log = self.folder / "log"
         ports = [int(self.settings[key]) for key in ("MLFLOW_PORT", "POSTGRES_PORT", "S3_PORT")]
-        until(lambda: not any(listens(port + more) for port in ports for more in range(10)), "the ports to be free")
-        command = ["bash", str(ROOT / "server/start.sh"), str(self.folder / "state"), str(self.folder / "env")]
+        until(
+            lambda: not any(listens(port + more) for port in ports for more in range(10)),
+            "the ports to be free",
+        )
+        command = [
+            "bash",
+            str(ROOT / "server/start.sh"),
+            str(self.folder / "state"),
+            str(self.folder / "env"),
+        ]
         with process(*command, log=log, env=os.environ | {"PATH": PATH}) as running:
-            until(lambda: log.read_text().startswith("ready") or running.poll() is not None, "server/start.sh")
+            until(
+                lambda: log.read_text().startswith("ready") or running.poll() is not None,
+                "server/start.sh",
+            )
             assert running.poll() is None, "".join(
-                file.read_text(errors="replace")[-2000:] for file in [log, *(self.folder / "state").glob("*.log")]
+                file.read_text(errors="replace")[-2000:]
+                for file in [log, *(self.folder / "state").glob("*.log")]
             )
             yield self
 
     def secrets(self) -> set[str]:
-        return {value for key, value in self.settings.items() if "PASSWORD" in key or "SECRET" in key}
+        return {
+            value for key, value in self.settings.items() if "PASSWORD" in key or "SECRET" in key
+        }
 
 
 @contextmanager
 def team_servers() -> Iterator[Team]:
-    """Servers with a state of their own; PostgreSQL's user must reach it, which pytest's folders do not allow."""
+    """Servers with a state of their own; PostgreSQL's user must reach it, which pytest's folders do
+    not allow.
+    """
     need("initdb", "weed", "mlflow", "flask_wtf", "psycopg_binary")
     folder = Path(tempfile.mkdtemp(prefix="mistakes-servers-"))
     folder.chmod(0o755)
@@ -147,7 +173,10 @@ def bucket(folder: Path) -> Iterator[Team]:
     env = {"PATH": PATH, "HOME": str(folder), "state": str(folder.parent)} | team.settings
     log = team.folder / "weed.log"
     with process("bash", "-c", command, log=log, env=env) as running:
-        until(lambda: "components are running" in log.read_text() or running.poll() is not None, "weed")
+        until(
+            lambda: "components are running" in log.read_text() or running.poll() is not None,
+            "weed",
+        )
         assert running.poll() is None, log.read_text()
         yield team
 
@@ -159,13 +188,22 @@ def ssh(folder: Path) -> Iterator[tuple[int, Path]]:
     folder.mkdir()
     port = free_ports(1)
     for name in ("host", "id", "stranger"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
+        )
     shutil.copy(folder / "id.pub", folder / "authorized")
     settings = {
-        "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": folder / "pid",
-        "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PasswordAuthentication": "no",
-        "KbdInteractiveAuthentication": "no", "UsePAM": "no", "Subsystem": "sftp internal-sftp",
-    }  # fmt: skip
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "PidFile": folder / "pid",
+        "AuthorizedKeysFile": folder / "authorized",
+        "StrictModes": "no",
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "UsePAM": "no",
+        "Subsystem": "sftp internal-sftp",
+    }
     (folder / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -176,7 +214,9 @@ def ssh(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 class Cable:
-    """A relay to a port of this machine that breaks after ``limit`` bytes, both ways together, until it is mended."""
+    """A relay to a port of this machine that breaks after ``limit`` bytes, both ways together,
+    until it is mended.
+    """
 
     def __init__(self, port: int) -> None:
         self.to, self.limit, self.sent = port, -1, 0
@@ -214,7 +254,9 @@ class Cable:
                 continue
             far = socket.create_connection(("127.0.0.1", self.to))
             for one in (near, far):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # SFTP asks in small words and waits
+                one.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+                )  # SFTP asks in small words and waits
             with self._lock:
                 self._open += [near, far]
             threading.Thread(target=self._copy, args=(near, far), daemon=True).start()

@@ -28,10 +28,14 @@ def run(folder: Path, stage: str, *paths: str, **env: str) -> subprocess.Complet
     import os
 
     clean = (
-        {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC"))} | {"PYTHONPATH": str(ROOT)} | env
+        {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC"))}
+        | {"PYTHONPATH": str(ROOT)}
+        | env
     )
     command = [sys.executable, "-m", f"stages.{stage}", *paths]
-    return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=clean, capture_output=True, text=True, check=False
+    )
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -58,7 +62,10 @@ def broken(old: str, new: str) -> str:
     ("text", "words"),
     [
         (broken("  layers: 2\n", "  layers: 2\n  depth: 3\n"), "unknown key flow.depth"),
-        (broken("  layers: 2\n", "  layer: 2\n"), "unknown key flow.layer (did you mean flow.layers?)"),
+        (
+            broken("  layers: 2\n", "  layer: 2\n"),
+            "unknown key flow.layer (did you mean flow.layers?)",
+        ),
         (broken("\nflow:", "\nflwo:"), "unknown key flwo (did you mean flow?)"),
         (broken("  layers: 2\n", ""), "flow.layers is missing (there are no defaults)"),
         (broken("  layers: 2\n", "  layers: two\n"), "flow.layers is 'two', expected an integer"),
@@ -66,25 +73,64 @@ def broken(old: str, new: str) -> str:
         (broken("layers: 2", "layers: 1e1"), "flow.layers is 10.0, expected an integer"),
         (broken("layers: 2", "layers: true"), "flow.layers is true, expected an integer"),
         (broken("layers: 2", "layers: 0"), "flow.layers is 0, expected 1 or more"),
-        (broken("  seed: 0\n  split", "  seed: -1\n  split"), "flow.seed is -1, expected 0 or more"),
-        (broken("  seed: 0\n  split", "  seed: 4294967296\n  split"), "expected less than 4294967296"),
-        (broken("learning_rate: 1.0e-3", "learning_rate: fast"), "flow.learning_rate is 'fast', expected a number"),
-        (broken("learning_rate: 1.0e-3", "learning_rate: .inf"), "flow.learning_rate is inf, expected a finite number"),
-        (broken("learning_rate: 1.0e-3", "learning_rate: 1:30"), "flow.learning_rate is '1:30', expected a number"),
-        (broken("flip: false", "flip: no"), "classifiers.smoke.flip is 'no', expected true or false"),
+        (
+            broken("  seed: 0\n  split", "  seed: -1\n  split"),
+            "flow.seed is -1, expected 0 or more",
+        ),
+        (
+            broken("  seed: 0\n  split", "  seed: 4294967296\n  split"),
+            "expected less than 4294967296",
+        ),
+        (
+            broken("learning_rate: 1.0e-3", "learning_rate: fast"),
+            "flow.learning_rate is 'fast', expected a number",
+        ),
+        (
+            broken("learning_rate: 1.0e-3", "learning_rate: .inf"),
+            "flow.learning_rate is inf, expected a finite number",
+        ),
+        (
+            broken("learning_rate: 1.0e-3", "learning_rate: 1:30"),
+            "flow.learning_rate is '1:30', expected a number",
+        ),
+        (
+            broken("flip: false", "flip: no"),
+            "classifiers.smoke.flip is 'no', expected true or false",
+        ),
         (broken("alpha: 0.05", "alpha: 5"), "hypotheses.alpha is 5, expected less than 1"),
-        (broken("kind: maf", "kind: glow"), "flow.kind is 'glow', expected 'maf', 'realnvp' or 'spline'"),
+        (
+            broken("kind: maf", "kind: glow"),
+            "flow.kind is 'glow', expected 'maf', 'realnvp' or 'spline'",
+        ),
         (
             broken("dataset: digits", "dataset: imagenet"),
             "raw.dataset is 'imagenet', expected one of 'fashion_mnist', ",
         ),
-        (broken("    method: supervised", "    method: null"), "classifiers.smoke.method or source is missing"),
+        (
+            broken("    method: supervised", "    method: null"),
+            "classifiers.smoke.method or source is missing",
+        ),
         (broken("  gallery: 12", ""), "report is null, expected a mapping of keys"),
-        (broken("report:\n  gallery: 12", "report: [gallery]"), 'report is ["gallery"], expected a mapping of keys'),
-        (broken("  smoke:", "  my net:"), "classifiers has a key 'my net', but a name has letters, digits and _ only"),
-        (broken("  smoke:", "  a/b:"), "classifiers has a key 'a/b', but a name has letters, digits and _ only"),
-        (broken("held_out: []", "held_out: [1.5]"), "images.held_out.0 is 1.5, expected an integer or text"),
-        (broken("device: auto", "device: &a [*a]"), "device is [[...]], expected 'auto', 'cpu' or 'cuda'"),
+        (
+            broken("report:\n  gallery: 12", "report: [gallery]"),
+            'report is ["gallery"], expected a mapping of keys',
+        ),
+        (
+            broken("  smoke:", "  my net:"),
+            "classifiers has a key 'my net', but a name has letters, digits and _ only",
+        ),
+        (
+            broken("  smoke:", "  a/b:"),
+            "classifiers has a key 'a/b', but a name has letters, digits and _ only",
+        ),
+        (
+            broken("held_out: []", "held_out: [1.5]"),
+            "images.held_out.0 is 1.5, expected an integer or text",
+        ),
+        (
+            broken("device: auto", "device: &a [*a]"),
+            "device is [[...]], expected 'auto', 'cpu' or 'cuda'",
+        ),
     ],
 )
 def test_parameters(text: str, words: str) -> None:
@@ -100,15 +146,24 @@ def test_parameters(text: str, words: str) -> None:
     [
         (
             "a: 1\nb: [\nc: 2\n",
-            "line 4 is not YAML: expected ',' or ']', but got '<stream end>' (in what begins in line 2)",
+            (
+                "line 4 is not YAML: expected ',' or ']', but got '<stream end>' (in what begins in"
+                " line 2)"
+            ),
         ),
         ("a:\n\tb: 1\n", "line 2 is not YAML: it has a tab where spaces are expected"),
         ("a: 1\nb: \a", "line 2 is not YAML: it has a control character"),
         ("a: 2024-13-01", "it has a value that cannot be read (month must be in 1..12)"),
-        ("a: 1\nb: !!python/object/apply:os.getcwd []", "line 2 is not YAML: could not determine a constructor"),
+        (
+            "a: 1\nb: !!python/object/apply:os.getcwd []",
+            "line 2 is not YAML: could not determine a constructor",
+        ),
         ("a: *nobody", "line 1 is not YAML: found undefined alias 'nobody'"),
         ("flow: {}\n\nraw: {}\nflow: {}\n", "key flow stands twice (lines 1 and 4)"),
-        ("flow:\n  layers: 2\n  hidden: 3\n  layers: 2\n", "key flow.layers stands twice (lines 2 and 4)"),
+        (
+            "flow:\n  layers: 2\n  hidden: 3\n  layers: 2\n",
+            "key flow.layers stands twice (lines 2 and 4)",
+        ),
         ("a: [{b: 1}, {b: 1, b: 2}]", "key a.1.b stands twice (lines 1 and 1)"),
         ("a: &x [*x]\nb: 1\nb: 2", "key b stands twice (lines 2 and 3)"),
         ("a: 1\n---\na: 1\n", "line 2 is not YAML: found another document"),
@@ -130,18 +185,49 @@ def test_what_is_no_mapping_in_yaml_is_refused_with_its_line(text: str | bytes, 
 
 def test_a_stage_refuses_parameters_in_one_line_and_writes_nothing(folder: Path) -> None:
     (folder / "params.yaml").write_text(broken("  layers: 2\n", "  layer: 2\n"))
-    refused(run(folder, "raw", "data/raw"), "params.yaml: unknown key flow.layer (did you mean flow.layers?)")
+    refused(
+        run(folder, "raw", "data/raw"),
+        "params.yaml: unknown key flow.layer (did you mean flow.layers?)",
+    )
     assert not (folder / "data").exists()
 
 
 def test_whatever_stands_anywhere_is_accepted_or_refused_in_one_line() -> None:
-    """Each value of the document in turn is missing, or has a neighbour that is unknown, or is something else."""
+    """Each value of the document in turn is missing, or has a neighbour that is unknown, or is
+    something else.
+    """
     document = params.parse_yaml(SMOKE, "params.yaml")
-    others = [None, True, -1, 0, 1.5, "x", "a b", [], {}, [None], [[1]], {"a b": 1}, {1: 2}, {None: 3}, float("nan"),
-              float("inf"), 10**40, date(2024, 1, 1), {"x"}, "y" * 100]  # fmt: skip
+    others = [
+        None,
+        True,
+        -1,
+        0,
+        1.5,
+        "x",
+        "a b",
+        [],
+        {},
+        [None],
+        [[1]],
+        {"a b": 1},
+        {1: 2},
+        {None: 3},
+        float("nan"),
+        float("inf"),
+        10**40,
+        date(2024, 1, 1),
+        {"x"},
+        "y" * 100,
+    ]
 
     def places(value: object, place: tuple = ()) -> Iterator[tuple]:
-        inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        inside = (
+            value.items()
+            if isinstance(value, dict)
+            else enumerate(value)
+            if isinstance(value, list)
+            else ()
+        )
         for key, part in inside:
             yield (*place, key)
             yield from places(part, (*place, key))
@@ -165,25 +251,41 @@ def test_whatever_stands_anywhere_is_accepted_or_refused_in_one_line() -> None:
     assert not [sentence for sentence in refusals if "\n" in sentence]
 
 
-@pytest.mark.parametrize("text", [SMOKE, "\ufeff" + SMOKE, SMOKE.replace("\n", "\r\n"), "%YAML 1.2\n---\n" + SMOKE])
+@pytest.mark.parametrize(
+    "text", [SMOKE, "\ufeff" + SMOKE, SMOKE.replace("\n", "\r\n"), "%YAML 1.2\n---\n" + SMOKE]
+)
 def test_encodings_and_line_ends_that_other_editors_write(text: str) -> None:
     assert params.parse(text.encode()) == params.parse(SMOKE)
 
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("5e-05", 5e-5), ("5e-5", 5e-5), ("1E-3", 1e-3), (".5", 0.5), ("1e5", 1e5), ("1.e3", 1e3), ("1_000", 1000),
-     ("010", 10), ("0o10", 8), ("0x1F", 31), ("1", 1)],
-)  # fmt: skip
+    [
+        ("5e-05", 5e-5),
+        ("5e-5", 5e-5),
+        ("1E-3", 1e-3),
+        (".5", 0.5),
+        ("1e5", 1e5),
+        ("1.e3", 1e3),
+        ("1_000", 1000),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("1", 1),
+    ],
+)
 def test_numbers_are_those_of_yaml_1_2_as_dvc_reads_them(written: str, value: float) -> None:
     from dvc.utils.serialize import loads_yaml
 
     text = SMOKE.replace("learning_rate: 1.0e-3", f"learning_rate: {written}")
-    assert params.parse(text).flow.learning_rate == loads_yaml(text)["flow"]["learning_rate"] == value
+    assert (
+        params.parse(text).flow.learning_rate == loads_yaml(text)["flow"]["learning_rate"] == value
+    )
 
 
 @pytest.mark.parametrize(
-    "path", [ROOT / "params.yaml", ROOT / "tests/smoke/params.yaml", *ROOT.glob("experiments/*.yaml")]
+    "path",
+    [ROOT / "params.yaml", ROOT / "tests/smoke/params.yaml", *ROOT.glob("experiments/*.yaml")],
 )
 def test_the_files_of_the_project_mean_the_same_in_yaml_1_1(path: Path) -> None:
     assert params.parse_yaml(path.read_bytes(), path) == yaml.safe_load(path.read_text())
@@ -203,9 +305,21 @@ def test_wrong_checksum_names_every_source_tried(folder: Path) -> None:
     (folder / "disk").mkdir()
     (folder / "disk" / "train-images-idx3-ubyte.gz").write_bytes(b"not the data")
     (folder / "params.yaml").write_text(SMOKE.replace("dataset: digits", "dataset: fashion_mnist"))
-    nothing = {"MISTAKES_RAW": str(folder / "disk"), "PATH": str(folder), "http_proxy": "http://127.0.0.1:9"}
+    nothing = {
+        "MISTAKES_RAW": str(folder / "disk"),
+        "PATH": str(folder),
+        "http_proxy": "http://127.0.0.1:9",
+    }
     done = run(folder, "raw", "data/raw", **nothing)
-    refused(done, "train-images-idx3-ubyte.gz", "MISTAKES_RAW=", "SHA-256", "fashion-mnist.s3", "Debian", "apt-get")
+    refused(
+        done,
+        "train-images-idx3-ubyte.gz",
+        "MISTAKES_RAW=",
+        "SHA-256",
+        "fashion-mnist.s3",
+        "Debian",
+        "apt-get",
+    )
     assert not list(folder.glob("data/**/*.gz"))
 
 
@@ -219,7 +333,9 @@ def test_files_on_disk_are_taken_where_they_are_right(folder: Path) -> None:
     assert (folder / "data/again/digits.csv.gz").read_bytes() == good
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:40] + b"\0\0\0\0" + b[44:], lambda b: b"x" + b])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b[:40] + b"\0\0\0\0" + b[44:], lambda b: b"x" + b]
+)
 def test_corrupt_or_truncated_raw_file(folder: Path, damage) -> None:
     run(folder, "raw", "data/raw")
     path = folder / "data/raw/digits.csv.gz"
@@ -233,18 +349,24 @@ def test_features_with_nan_and_truncated_arrays(folder: Path) -> None:
     z[17, 2] = np.nan
     for split in ("fit", "val"):
         artifacts.save_arrays(folder / split, features=z)
-    refused(run(folder, "flow", "fit", "val", "data/flow/smoke"), "fit/features.npy", "row 17", "NaN")
+    refused(
+        run(folder, "flow", "fit", "val", "data/flow/smoke"), "fit/features.npy", "row 17", "NaN"
+    )
     whole = (folder / "fit" / "features.npy").read_bytes()
     (folder / "fit" / "features.npy").write_bytes(whole[:-100])
     refused(run(folder, "flow", "fit", "val", "data/flow/smoke"), "fit/features.npy", "unreadable")
-    refused(run(folder, "flow", "nowhere", "val", "data/flow/smoke"), "nowhere/features.npy", "missing")
+    refused(
+        run(folder, "flow", "nowhere", "val", "data/flow/smoke"), "nowhere/features.npy", "missing"
+    )
     assert not (folder / "data/flow/smoke").exists()
     assert not list(folder.rglob("*.partial"))
 
 
 def test_a_diverging_flow_names_the_parameter(folder: Path, rng: np.random.Generator) -> None:
     for split in ("fit", "val"):
-        artifacts.save_arrays(folder / split, features=rng.normal(size=(300, 12)).astype(np.float32))
+        artifacts.save_arrays(
+            folder / split, features=rng.normal(size=(300, 12)).astype(np.float32)
+        )
     text = SMOKE.replace("learning_rate: 1.0e-3", "learning_rate: 1.0e+6").replace(
         "gradient_clip: 5.0", "gradient_clip: 1.0e+9"
     )
@@ -274,20 +396,32 @@ def idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(gzip.compress(header + array.tobytes()))
 
 
-def test_fashion_mnist_files_are_read_and_split_without_overlap(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_fashion_mnist_files_are_read_and_split_without_overlap(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
     arrays = {}
     for part, n in (("train", 60), ("t10k", 20)):
-        arrays[part] = rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 10, n).astype(np.uint8)
+        arrays[part] = (
+            rng.integers(0, 256, (n, 28, 28), np.uint8),
+            rng.integers(0, 10, n).astype(np.uint8),
+        )
         idx(tmp_path / f"{part}-images-idx3-ubyte.gz", arrays[part][0])
         idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", arrays[part][1])
     dataset = datasets.read("fashion_mnist", tmp_path)
     assert np.array_equal(dataset.train.inputs["images"][:, 0], arrays["train"][0])
     assert np.array_equal(dataset.test.labels, arrays["t10k"][1])
     parts = datasets.split(dataset, 10, 15, None, 0)
-    assert {name: len(part.labels) for name, part in parts.items()} == {"fit": 35, "val": 10, "cal": 15, "test": 20}
+    assert {name: len(part.labels) for name, part in parts.items()} == {
+        "fit": 35,
+        "val": 10,
+        "cal": 15,
+        "test": 20,
+    }
     indices = np.concatenate([part.indices for part in parts.values()])
     assert len(set(indices)) == 80
-    with pytest.raises(InputError, match="images.val \\+ images.cal is 60, expected less than the 60"):
+    with pytest.raises(
+        InputError, match="images.val \\+ images.cal is 60, expected less than the 60"
+    ):
         datasets.split(dataset, 30, 30, None, 0)
     idx(tmp_path / "t10k-labels-idx1-ubyte.gz", arrays["t10k"][1][:-1])
     with pytest.raises(InputError, match="test labels is 19, expected 20"):

@@ -15,8 +15,16 @@ from mistakes.detectors import baselines, gaussians
 from mistakes.detectors.baselines import Settings
 from mistakes.errors import InputError
 
-SETTINGS = Settings(0, gen_gamma=0.1, gen_largest=None, gmm_components=3, gmm_principal=4, knn_k=7, knn_bank=500,
-                    vim_share=0.5)  # fmt: skip
+SETTINGS = Settings(
+    0,
+    gen_gamma=0.1,
+    gen_largest=None,
+    gmm_components=3,
+    gmm_principal=4,
+    knn_k=7,
+    knn_bank=500,
+    vim_share=0.5,
+)
 MEANS = np.array([[0.0, 0, 0, 0, 2], [4, 1, 0, 0, 2], [0, 4, 2, 1, 2]])
 PRIORS = np.array([0.5, 0.3, 0.2])
 W, B = np.random.default_rng(9).normal(size=(3, 5)), np.array([0.5, -1.0, 2.0])
@@ -27,11 +35,17 @@ def roots() -> np.ndarray:
     return np.random.default_rng(8).normal(size=(3, 5, 5)) / 5 + np.eye(5)
 
 
-def draw(n: int, rng: np.random.Generator, same: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return Gaussian features (n, 5), logits linear in them, and labels; ``same``: one covariance for all classes."""
+def draw(
+    n: int, rng: np.random.Generator, same: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Gaussian features (n, 5), logits linear in them, and labels; ``same``: one covariance
+    for all classes.
+    """
     labels = rng.choice(3, n, p=PRIORS)
     root = roots()[[0, 0, 0] if same else [0, 1, 2]]
-    z = (MEANS[labels] + np.einsum("nij,nj->ni", root[labels], rng.normal(size=(n, 5)))).astype(np.float32)
+    z = (MEANS[labels] + np.einsum("nij,nj->ni", root[labels], rng.normal(size=(n, 5)))).astype(
+        np.float32
+    )
     return z, (z @ W.T + B).astype(np.float32), labels
 
 
@@ -62,29 +76,46 @@ def test_scores_of_logits_have_their_closed_forms(fitted, rng: np.random.Generat
     assert found["energy"] == pytest.approx(-special.logsumexp(f.astype(float), axis=1))
     assert found["max_logit"] == pytest.approx(-f.max(1))
     assert found["gen"] == pytest.approx((p**0.1 * (1 - p) ** 0.1).sum(1))
-    largest = baselines.fit(*draw(100, rng), dataclasses.replace(SETTINGS, gen_largest=2, gen_gamma=0.5))
+    largest = baselines.fit(
+        *draw(100, rng), dataclasses.replace(SETTINGS, gen_largest=2, gen_gamma=0.5)
+    )
     top = np.sort(p, axis=1)[:, -2:]
-    assert largest.score(z, f, ["gen"])["gen"] == pytest.approx((top**0.5 * (1 - top) ** 0.5).sum(1))
+    assert largest.score(z, f, ["gen"])["gen"] == pytest.approx(
+        (top**0.5 * (1 - top) ** 0.5).sum(1)
+    )
 
 
 def test_gen_and_entropy_agree_with_pytorch_ood_until_it_clips_probabilities(fitted) -> None:
-    moderate, confident = (torch.tensor([[a, 0.0, -1.0] for a in (x, x + 1)]).double() for x in (2.0, 25.0))
-    for name, score in (("gen", lambda f: 3 * GEN.score(f)), ("entropy", Entropy.score)):  # theirs is the mean
-        ours = [fitted.score_tensors(torch.zeros(2, 5), f, [name])[name] for f in (moderate, confident)]
+    moderate, confident = (
+        torch.tensor([[a, 0.0, -1.0] for a in (x, x + 1)]).double() for x in (2.0, 25.0)
+    )
+    for name, score in (
+        ("gen", lambda f: 3 * GEN.score(f)),
+        ("entropy", Entropy.score),
+    ):  # theirs is the mean
+        ours = [
+            fitted.score_tensors(torch.zeros(2, 5), f, [name])[name] for f in (moderate, confident)
+        ]
         assert ours[0].tolist() == pytest.approx(score(moderate).tolist())
         assert ours[1][0] > 1.05 * ours[1][1]  # the less confident is the more anomalous
-    assert (GEN.score(confident)[0] == GEN.score(confident)[1]).item()  # clipped: a tie, and no gradient
+    assert (
+        GEN.score(confident)[0] == GEN.score(confident)[1]
+    ).item()  # clipped: a tie, and no gradient
 
 
 # Gaussians
 
 
-def test_mahalanobis_agrees_with_scikit_learn_closed_form_and_pytorch_ood(rng: np.random.Generator) -> None:
+def test_mahalanobis_agrees_with_scikit_learn_closed_form_and_pytorch_ood(
+    rng: np.random.Generator,
+) -> None:
     data, new = draw(20_000, rng, same=True), draw(2000, rng, same=True)
     found = baselines.fit(*data, SETTINGS).score(new[0], new[1])["mahalanobis"]
     means = np.stack([data[0][data[2] == y].mean(0, dtype=float) for y in range(3)])
     within = EmpiricalCovariance(assume_centered=True).fit(data[0] - means[data[2]])
-    assert found == pytest.approx(np.min([within.mahalanobis(new[0] - mean) for mean in means], axis=0), rel=1e-5)
+    assert found == pytest.approx(
+        np.min([within.mahalanobis(new[0] - mean) for mean in means], axis=0), rel=1e-5
+    )
     precision = np.linalg.inv(roots()[0] @ roots()[0].T)
     difference = new[0][:, None] - MEANS
     exact = np.einsum("nki,ij,nkj->nk", difference, precision, difference).min(1)
@@ -95,11 +126,15 @@ def test_mahalanobis_agrees_with_scikit_learn_closed_form_and_pytorch_ood(rng: n
     )  # float32; theirs is half, of an undivided scatter
 
 
-def test_relative_mahalanobis_agrees_with_the_paper_s_formula_and_pytorch_ood(rng: np.random.Generator) -> None:
+def test_relative_mahalanobis_agrees_with_the_paper_s_formula_and_pytorch_ood(
+    rng: np.random.Generator,
+) -> None:
     data, new = draw(20_000, rng, same=True), draw(500, rng, same=True)
     found = baselines.fit(*data, SETTINGS).score(new[0], new[1])["relative_mahalanobis"]
 
-    def relative(within: np.ndarray, means: np.ndarray, total: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    def relative(
+        within: np.ndarray, means: np.ndarray, total: np.ndarray, centre: np.ndarray
+    ) -> np.ndarray:
         def squared(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
             return np.einsum("ni,ij,nj->n", new[0] - mean, np.linalg.inv(covariance), new[0] - mean)
 
@@ -108,23 +143,34 @@ def test_relative_mahalanobis_agrees_with_the_paper_s_formula_and_pytorch_ood(rn
     z = data[0].astype(float)
     means = np.stack([z[data[2] == y].mean(0) for y in range(3)])
     within = np.cov((z - means[data[2]]).T, bias=True)
-    assert found == pytest.approx(relative(within, means, np.cov(z.T, bias=True), z.mean(0)), rel=1e-6, abs=1e-6)
+    assert found == pytest.approx(
+        relative(within, means, np.cov(z.T, bias=True), z.mean(0)), rel=1e-6, abs=1e-6
+    )
     within, centre = roots()[0] @ roots()[0].T, PRIORS @ MEANS
     total = within + (PRIORS[:, None] * (MEANS - centre)).T @ (MEANS - centre)
     assert found == pytest.approx(relative(within, MEANS, total, centre), rel=0.1, abs=0.4)
     library = RMD(None).fit_features(*two(data)).predict_features(torch.as_tensor(new[0]))
-    assert found == pytest.approx(20_000 * library.numpy(), rel=0.02, abs=0.02)  # of undivided scatters, float32
+    assert found == pytest.approx(
+        20_000 * library.numpy(), rel=0.02, abs=0.02
+    )  # of undivided scatters, float32
 
 
-def test_class_gaussians_agree_with_scipy_closed_form_and_pytorch_ood(rng: np.random.Generator) -> None:
+def test_class_gaussians_agree_with_scipy_closed_form_and_pytorch_ood(
+    rng: np.random.Generator,
+) -> None:
     data, new = draw(20_000, rng), draw(500, rng)
     found = baselines.fit(*data, SETTINGS).score(new[0], new[1])["class_gaussians"]
 
     def mixture(weights: np.ndarray, means: list, covariances: list) -> np.ndarray:
-        parts = [stats.multivariate_normal(m, c).logpdf(new[0]) for m, c in zip(means, covariances, strict=True)]
+        parts = [
+            stats.multivariate_normal(m, c).logpdf(new[0])
+            for m, c in zip(means, covariances, strict=True)
+        ]
         return -special.logsumexp(np.stack(parts, axis=1), axis=1, b=weights)
 
-    assert found == pytest.approx(mixture(PRIORS, list(MEANS), [r @ r.T for r in roots()]), rel=0.05, abs=0.1)
+    assert found == pytest.approx(
+        mixture(PRIORS, list(MEANS), [r @ r.T for r in roots()]), rel=0.05, abs=0.1
+    )
     library = GMM(None).fit_features(*two(data)).predict_features(torch.as_tensor(new[0]))
     assert found == pytest.approx(library.numpy(), rel=0.02, abs=0.02)  # theirs is not shrunk
     few = draw(60, rng)
@@ -133,22 +179,36 @@ def test_class_gaussians_agree_with_scipy_closed_form_and_pytorch_ood(rng: np.ra
     within = sum(len(part) * np.cov(part.T, bias=True) for part in parts) / 60
     root = np.linalg.cholesky(within)
     whiten = np.linalg.inv(root).T
-    shrunk = [root @ ledoit_wolf((part - part.mean(0)) @ whiten, assume_centered=True)[0] @ root.T for part in parts]
+    shrunk = [
+        root @ ledoit_wolf((part - part.mean(0)) @ whiten, assume_centered=True)[0] @ root.T
+        for part in parts
+    ]
     weights = np.array([len(part) for part in parts]) / 60
-    assert found == pytest.approx(mixture(weights, [part.mean(0) for part in parts], shrunk), rel=1e-6)
+    assert found == pytest.approx(
+        mixture(weights, [part.mean(0) for part in parts], shrunk), rel=1e-6
+    )
 
 
-def test_gmm_agrees_with_closed_form_and_scikit_learn_without_labels(rng: np.random.Generator) -> None:
+def test_gmm_agrees_with_closed_form_and_scikit_learn_without_labels(
+    rng: np.random.Generator,
+) -> None:
     data, new = draw(10_000, rng), draw(500, rng)
     settings = dataclasses.replace(SETTINGS, gmm_principal=5)
     found = baselines.fit(*data, settings)
     nll = found.score(new[0], new[1])["gmm"]
-    parts = [stats.multivariate_normal(m, r @ r.T).logpdf(new[0]) for m, r in zip(MEANS, roots(), strict=True)]
+    parts = [
+        stats.multivariate_normal(m, r @ r.T).logpdf(new[0])
+        for m, r in zip(MEANS, roots(), strict=True)
+    ]
     exact = -special.logsumexp(np.stack(parts, axis=1), axis=1, b=PRIORS)
     assert nll.mean() == pytest.approx(exact.mean(), abs=0.02)
     second = GaussianMixture(3, means_init=MEANS, tol=1e-6, max_iter=500).fit(data[0].astype(float))
-    assert nll == pytest.approx(-second.score_samples(new[0]), abs=0.3)  # both stop near one optimum
-    other = baselines.fit(data[0], data[1], rng.permutation(data[2]), settings).score(new[0], new[1])["gmm"]
+    assert nll == pytest.approx(
+        -second.score_samples(new[0]), abs=0.3
+    )  # both stop near one optimum
+    other = baselines.fit(data[0], data[1], rng.permutation(data[2]), settings).score(
+        new[0], new[1]
+    )["gmm"]
     assert np.array_equal(other, nll)
 
 
@@ -158,7 +218,9 @@ def test_gmm_on_principal_components_is_their_density(rng: np.random.Generator) 
     z = data[0].astype(float)
     basis = np.linalg.eigh(np.cov(z.T))[1][:, -2:]
     exact = stats.multivariate_normal(z.mean(0) @ basis, np.cov((z @ basis).T, bias=True))
-    assert found.score(new[0], new[1])["gmm"] == pytest.approx(-exact.logpdf(new[0] @ basis), abs=1e-4)
+    assert found.score(new[0], new[1])["gmm"] == pytest.approx(
+        -exact.logpdf(new[0] @ basis), abs=1e-4
+    )
 
 
 # neighbours
@@ -166,20 +228,28 @@ def test_gmm_on_principal_components_is_their_density(rng: np.random.Generator) 
 
 def test_knn_agrees_with_scikit_learn_pytorch_ood_and_the_circle(rng: np.random.Generator) -> None:
     (z, f, labels), new = draw(400, rng), draw(50, rng)
-    found = baselines.fit(z, f, labels, SETTINGS).score(3 * new[0], new[1])["knn"]  # length does not matter
+    found = baselines.fit(z, f, labels, SETTINGS).score(3 * new[0], new[1])[
+        "knn"
+    ]  # length does not matter
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (z, new[0])]
     neighbours = NearestNeighbors(n_neighbors=7).fit(unit[0])
     assert found == pytest.approx(neighbours.kneighbors(unit[1])[0][:, -1], rel=1e-4)
     library = KNN(None, k=7).fit_features(torch.as_tensor(z), torch.as_tensor(labels))
-    assert found == pytest.approx(library.predict_features(torch.as_tensor(new[0])).numpy(), rel=1e-4)
+    assert found == pytest.approx(
+        library.predict_features(torch.as_tensor(new[0])).numpy(), rel=1e-4
+    )
     isotropic = rng.normal(size=(20_000, 2)).astype(np.float32)  # directions: uniform on the circle
     state = baselines._knn_fit(
         baselines.Data(torch.as_tensor(isotropic).double(), torch.empty(0), torch.empty(0)),
         dataclasses.replace(SETTINGS, knn_k=200, knn_bank=20_000),
     )
-    distances = baselines._knn(state, torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).double())
+    distances = baselines._knn(
+        state, torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).double()
+    )
     assert distances.mean().item() == pytest.approx(2 * np.sin(np.pi * 200 / 20_001 / 2), rel=0.02)
-    assert baselines._knn(state, torch.zeros(1, 2).double()).item() == pytest.approx(1)  # no direction, but finite
+    assert baselines._knn(state, torch.zeros(1, 2).double()).item() == pytest.approx(
+        1
+    )  # no direction, but finite
 
 
 # ViM
@@ -193,9 +263,13 @@ def test_vim_agrees_with_the_paper_s_formula_and_pytorch_ood(rng: np.random.Gene
     x = z.astype(float) - origin
     residual = np.linalg.eigh(x.T @ x)[1][:, :3]  # the principal space has int(0.5 * 5) dimensions
     alpha = f.max(1).mean() / np.linalg.norm(x @ residual, axis=1).mean()
-    expected = alpha * np.linalg.norm((new[0] - origin) @ residual, axis=1) - special.logsumexp(new[1], axis=1)
+    expected = alpha * np.linalg.norm((new[0] - origin) @ residual, axis=1) - special.logsumexp(
+        new[1], axis=1
+    )
     assert found.score(new[0], new[1])["vim"] == pytest.approx(expected, abs=1e-3)
-    library = ViM(None, 2, torch.as_tensor(W), torch.as_tensor(B)).fit_features(torch.as_tensor(z), None)
+    library = ViM(None, 2, torch.as_tensor(W), torch.as_tensor(B)).fit_features(
+        torch.as_tensor(z), None
+    )
     theirs = library.predict_features(torch.as_tensor(new[0])).numpy()
     assert found.score(new[0], new[1])["vim"] == pytest.approx(theirs, abs=1e-2)
 
@@ -209,9 +283,14 @@ def test_vim_s_alpha_has_its_closed_form_on_gaussian_data(rng: np.random.Generat
 
 def test_vim_needs_logits_that_are_linear_in_the_features(rng: np.random.Generator) -> None:
     z, f, labels = draw(500, rng)
-    for other in (np.tanh(f), np.zeros_like(f)):  # not linear; constant, of which there is no misfit
+    for other in (
+        np.tanh(f),
+        np.zeros_like(f),
+    ):  # not linear; constant, of which there is no misfit
         found = baselines.fit(z, other, labels, SETTINGS)
-        assert found.left_out == {"vim": "the logits are not linear in the features of this features.layer"}
+        assert found.left_out == {
+            "vim": "the logits are not linear in the features of this features.layer"
+        }
         assert found.names == tuple(name for name in baselines.NAMES if name != "vim")
     without = baselines.fit(z, np.tanh(f), labels, dataclasses.replace(SETTINGS, vim_share=None))
     assert without.names == tuple(name for name in baselines.NAMES if name != "vim")
@@ -236,17 +315,25 @@ def test_units_that_never_vary_change_nothing_and_do_not_decide(rng: np.random.G
     data = torch.as_tensor(with_dead_units(z)), torch.as_tensor(labels)
     fires = torch.as_tensor(wider[:10])
     library = Mahalanobis(None).fit_features(*data).predict_features(fires).numpy() * 2 * len(z)
-    assert (library > 100 * found["mahalanobis"][:10].min()).any()  # there the 1e-6 on the diagonal decides
+    assert (
+        library > 100 * found["mahalanobis"][:10].min()
+    ).any()  # there the 1e-6 on the diagonal decides
 
 
-def test_a_unit_that_never_fires_for_one_class_is_shrunk_not_jittered(rng: np.random.Generator) -> None:
+def test_a_unit_that_never_fires_for_one_class_is_shrunk_not_jittered(
+    rng: np.random.Generator,
+) -> None:
     z, f, labels = draw(3000, rng)
     z[labels == 1, 4] = 0  # the covariance of class 1 is singular
     new = z[labels == 1][:50].copy()
     new[:, 4] = 0.1
     settings = dataclasses.replace(SETTINGS, vim_share=None)
     scores = baselines.fit(z, f, labels, settings).score(new, f[:50])["class_gaussians"]
-    library = GMM(None).fit_features(torch.as_tensor(z), torch.as_tensor(labels)).predict_features(torch.as_tensor(new))
+    library = (
+        GMM(None)
+        .fit_features(torch.as_tensor(z), torch.as_tensor(labels))
+        .predict_features(torch.as_tensor(new))
+    )
     assert np.isfinite(scores).all()
     assert scores.mean() < library.mean().item()  # 1e-6 makes 0.1 a hundred standard deviations
 
@@ -254,30 +341,42 @@ def test_a_unit_that_never_fires_for_one_class_is_shrunk_not_jittered(rng: np.ra
 # the whole
 
 
-def test_every_score_has_the_gradient_that_finite_differences_show(fitted, rng: np.random.Generator) -> None:
+def test_every_score_has_the_gradient_that_finite_differences_show(
+    fitted, rng: np.random.Generator
+) -> None:
     z, f, _ = draw(4, rng)
     z64, f64 = (torch.as_tensor(x).double().requires_grad_() for x in (z, f))
     for name in baselines.NAMES:
-        assert torch.autograd.gradcheck(lambda x, y, n=name: fitted.score_tensors(x, y, [n])[n], (z64, f64)), name
+        assert torch.autograd.gradcheck(
+            lambda x, y, n=name: fitted.score_tensors(x, y, [n])[n], (z64, f64)
+        ), name
         gradients = torch.autograd.grad(
             fitted.score_tensors(z64, f64, [name])[name].sum(), (z64, f64), allow_unused=True
         )
         assert any(g is not None and g.abs().sum() > 0 for g in gradients), name
 
 
-def test_tensors_of_either_precision_score_as_arrays_do_in_any_batches(fitted, rng: np.random.Generator) -> None:
+def test_tensors_of_either_precision_score_as_arrays_do_in_any_batches(
+    fitted, rng: np.random.Generator
+) -> None:
     z, f, _ = draw(1203, rng)
     whole = fitted.score(z, f)
     assert tuple(whole) == baselines.NAMES
     for kind in (torch.float32, torch.float64):
         for rows in (slice(0, 200), slice(1000, 1203)):
-            some = fitted.score_tensors(torch.as_tensor(z[rows]).to(kind), torch.as_tensor(f[rows]).to(kind))
+            some = fitted.score_tensors(
+                torch.as_tensor(z[rows]).to(kind), torch.as_tensor(f[rows]).to(kind)
+            )
             for name, scores in some.items():
                 assert scores.numpy() == pytest.approx(whole[name][rows], rel=1e-6, abs=1e-9), name
-    assert {name: len(scores) for name, scores in fitted.score(z[:0], f[:0]).items()} == dict.fromkeys(whole, 0)
+    assert {
+        name: len(scores) for name, scores in fitted.score(z[:0], f[:0]).items()
+    } == dict.fromkeys(whole, 0)
 
 
-def test_a_saved_file_scores_the_same_and_a_seed_gives_the_same_bytes(fitted, tmp_path, rng) -> None:
+def test_a_saved_file_scores_the_same_and_a_seed_gives_the_same_bytes(
+    fitted, tmp_path, rng
+) -> None:
     z, f, labels = draw(300, rng)
     for name in "ab":
         baselines.save(baselines.fit(z, f, labels, SETTINGS), tmp_path / name)
@@ -307,7 +406,11 @@ def test_a_file_of_another_kind_is_refused(tmp_path) -> None:
     [
         ({"knn_k": 200}, "knn", "detectors.knn_k is 200, and the bank has 100 images"),
         ({"knn_k": 60, "knn_bank": 50}, "knn", "detectors.knn_k is 60, and the bank has 50 images"),
-        ({"gmm_principal": 6}, "gmm", "detectors.gmm_principal is 6, and 5 directions of the features vary"),
+        (
+            {"gmm_principal": 6},
+            "gmm",
+            "detectors.gmm_principal is 6, and 5 directions of the features vary",
+        ),
         ({"gmm_components": 200}, "gmm", "detectors.gmm_components is 200, and fit has 100 images"),
         ({"vim_share": 0.99}, None, ""),  # int(0.99 * 5) leaves one direction
     ],
@@ -326,7 +429,9 @@ def test_baselines_that_the_features_cannot_meet_are_left_out(
     assert all(np.isfinite(scores).all() for scores in loaded.score(*data[:2]).values())
 
 
-def test_a_baseline_that_gives_no_numbers_is_left_out(monkeypatch, rng: np.random.Generator) -> None:
+def test_a_baseline_that_gives_no_numbers_is_left_out(
+    monkeypatch, rng: np.random.Generator
+) -> None:
     data = draw(100, rng)
     fit_knn, score = baselines._DETECTORS["knn"]
     broken = (fit_knn, lambda state, z, f: score(state, z, f) / 0)
@@ -343,18 +448,24 @@ def test_features_that_do_not_vary_leave_the_gaussians_out(rng: np.random.Genera
     constant = baselines.fit(np.full_like(z, 0.1), f, labels, SETTINGS)
     assert constant.left_out["mahalanobis"] == constant.left_out["class_gaussians"] == within
     assert constant.left_out["gmm"].endswith("and 0 directions of the features vary")
-    collapsed = baselines.fit(MEANS[labels].astype(np.float32), f, labels, SETTINGS)  # one point for each class
+    collapsed = baselines.fit(
+        MEANS[labels].astype(np.float32), f, labels, SETTINGS
+    )  # one point for each class
     assert collapsed.left_out["relative_mahalanobis"] == within
     assert np.isfinite(collapsed.score(z, f)["knn"]).all()
     z[:, 2:] = 0  # two directions vary, and the principal space takes them
     settings = dataclasses.replace(SETTINGS, gmm_principal=2, vim_share=0.8)
     found = baselines.fit(z, z[:, :2], labels * 0, settings)
-    assert found.left_out == {"vim": "detectors.vim_share is 0.8, and nothing of the features is left over"}
+    assert found.left_out == {
+        "vim": "detectors.vim_share is 0.8, and nothing of the features is left over"
+    }
 
 
 @pytest.mark.parametrize("columns", [1, 5])
 @pytest.mark.parametrize("n", [1, 2, 3, gaussians.FEW - 1])
-def test_a_class_with_few_images_has_the_covariance_of_all(n: int, columns: int, rng: np.random.Generator) -> None:
+def test_a_class_with_few_images_has_the_covariance_of_all(
+    n: int, columns: int, rng: np.random.Generator
+) -> None:
     z, _, labels = draw(300, rng)
     z, labels = z[:, :columns].astype(float), np.where(labels == 2, 1, labels)
     few = rng.permutation(300)[:n]
@@ -384,7 +495,9 @@ def test_a_class_without_images_has_the_gaussian_of_all(rng: np.random.Generator
     assert joint[:, :2].numpy() == pytest.approx(others.numpy(), abs=1e-3)  # but for the prior
 
 
-def test_a_class_whose_images_are_all_the_same_has_the_covariance_of_all(rng: np.random.Generator) -> None:
+def test_a_class_whose_images_are_all_the_same_has_the_covariance_of_all(
+    rng: np.random.Generator,
+) -> None:
     z, _, labels = draw(300, rng)
     z[labels == 1] = z[labels == 1][0]
     state = gaussians.of_classes(torch.as_tensor(z).double(), torch.as_tensor(labels))
@@ -396,7 +509,9 @@ def test_measure_fits_the_same_and_gives_the_cost_of_each(rng: np.random.Generat
     found, costs = baselines.measure(z, f, labels, SETTINGS, z[:10], f[:10])
     expected = baselines.fit(z, f, labels, SETTINGS).score(z, f)
     assert all(np.array_equal(scores, expected[name]) for name, scores in found.score(z, f).items())
-    assert set(costs) == {f"{n}.{k}" for n in baselines.NAMES for k in ("fit_seconds", "score_seconds", "megabytes")}
+    assert set(costs) == {
+        f"{n}.{k}" for n in baselines.NAMES for k in ("fit_seconds", "score_seconds", "megabytes")
+    }
     assert costs["knn.megabytes"] == pytest.approx((300 * 5 * 4 + 8) / 1e6)
 
 

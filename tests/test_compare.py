@@ -1,4 +1,6 @@
-"""Several classifiers side by side: which belong together, the numbers, and the page that shows them."""
+"""Several classifiers side by side: which belong together, the numbers, and the page that shows
+them.
+"""
 
 import json
 import re
@@ -27,24 +29,40 @@ def scored(rng: np.random.Generator, shift: float, n: int = 400, ood: bool = Tru
     sets += [("ood", "noise", False, 2.0, 90)] if ood else []
     parts = [
         pd.DataFrame({"source": source, "set": name, "correct": correct}, index=range(size)).assign(
-            **{score: rng.normal(mean, 1, size) for score in SCORES}, **{f"p_{score}": 0.5 for score in SCORES}
+            **{score: rng.normal(mean, 1, size) for score in SCORES},
+            **{f"p_{score}": 0.5 for score in SCORES},
         )
         for source, name, correct, mean, size in sets
     ]
     table = pd.concat(parts, ignore_index=True)
-    return table.assign(index=table.groupby("source").cumcount())  # counts test images, and images of noise
+    return table.assign(
+        index=table.groupby("source").cumcount()
+    )  # counts test images, and images of noise
 
 
 def test_entries_that_differ_in_their_seed_alone_belong_together() -> None:
-    entries = {"a": {"seed": 0, "width": 8}, "b": {"seed": 0, "width": 9}, "c": {"seed": 5, "width": 8},
-               "d": {"source": "features"}}  # fmt: skip
+    entries = {
+        "a": {"seed": 0, "width": 8},
+        "b": {"seed": 0, "width": 9},
+        "c": {"seed": 5, "width": 8},
+        "d": {"source": "features"},
+    }
     assert comparison.groups(entries) == [("a", "c"), ("b",), ("d",)]
 
 
 def test_lines_have_the_numbers_of_detection_and_of_seeds(rng: np.random.Generator) -> None:
     tables = {"a": scored(rng, 0.5), "c": scored(rng, 1.5), "b": scored(rng, 1.0, ood=False)}
-    macros = {name: detection.evaluate(table, SCORES, SETTINGS).macro for name, table in tables.items()}
-    tested = {"hypothesis": "H1", "set": "test", "a12": 0.7, "a12_low": 0.6, "a12_high": 0.8, "p_holm": 0.01}
+    macros = {
+        name: detection.evaluate(table, SCORES, SETTINGS).macro for name, table in tables.items()
+    }
+    tested = {
+        "hypothesis": "H1",
+        "set": "test",
+        "a12": 0.7,
+        "a12_low": 0.6,
+        "a12_high": 0.8,
+        "p_holm": 0.01,
+    }
     by = {"a": [tested], "c": [tested, tested | {"hypothesis": "H3", "set": "noise"}], "b": []}
     found = comparison.compare(tables, macros, by, [("a", "c"), ("b",)], SETTINGS)
     together, a, c, b = found.lines
@@ -52,21 +70,33 @@ def test_lines_have_the_numbers_of_detection_and_of_seeds(rng: np.random.Generat
     for line, name in ((a, "a"), (c, "c"), (b, "b")):
         assert line.accuracy == pytest.approx(400 / 480)
         for row in line.scores:
-            assert row["macro"] == pytest.approx(macros[name].set_index("score").loc[row["score"], "macro_auroc"])
+            assert row["macro"] == pytest.approx(
+                macros[name].set_index("score").loc[row["score"], "macro_auroc"]
+            )
             assert row["mistakes_low"] < row["mistakes"] < row["mistakes_high"]
         assert line.best in ("msp", "knn")
         assert {row["score"] for row in line.scores} == {"guard", "log_density", "msp", line.best}
-    expected = repeated_runs.across({name: tables[name] for name in "ac"}, ("guard",), SETTINGS).iloc[0]
+    expected = repeated_runs.across(
+        {name: tables[name] for name in "ac"}, ("guard",), SETTINGS
+    ).iloc[0]
     (guard,) = [row for row in together.scores if row["score"] == "guard"]
     assert guard["macro"] == pytest.approx(expected["macro"])
-    assert guard["macro_high"] - guard["macro_low"] == pytest.approx(expected["macro_high"] - expected["macro_low"])
+    assert guard["macro_high"] - guard["macro_low"] == pytest.approx(
+        expected["macro_high"] - expected["macro_low"]
+    )
     assert "ood" not in b.scores[0]
-    assert [(row["hypothesis"], row["by"]["a"] is None, row["by"]["b"] is None) for row in found.hypotheses] == [
-        ("H1", False, True), ("H3", True, True),
-    ]  # fmt: skip
+    assert [
+        (row["hypothesis"], row["by"]["a"] is None, row["by"]["b"] is None)
+        for row in found.hypotheses
+    ] == [
+        ("H1", False, True),
+        ("H3", True, True),
+    ]
 
 
-def test_the_accuracy_of_trainings_that_differ_is_less_certain_than_that_of_one(rng: np.random.Generator) -> None:
+def test_the_accuracy_of_trainings_that_differ_is_less_certain_than_that_of_one(
+    rng: np.random.Generator,
+) -> None:
     def judged(accuracy: float) -> pd.DataFrame:
         return pd.DataFrame({"source": "id", "correct": np.arange(1000) < 1000 * accuracy})
 
@@ -81,7 +111,9 @@ def test_the_accuracy_of_trainings_that_differ_is_less_certain_than_that_of_one(
 
 
 def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
-    """The real stage, on the smoke run's files under three names: two trainings and another classifier."""
+    """The real stage, on the smoke run's files under three names: two trainings and another
+    classifier.
+    """
     folder = reproduced.folder
     alone = (folder / "data/report/report.html").read_text()
     assert "side by side" not in alone
@@ -114,25 +146,45 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
         for path in made:
             shutil.rmtree(path, ignore_errors=True)
         reproduced.run("git", "checkout", "--quiet", "params.yaml")
-    assert page.index("side by side") < page.index("Classifier “smoke”") < page.index("Classifier “narrow”")
+    assert (
+        page.index("side by side")
+        < page.index("Classifier “smoke”")
+        < page.index("Classifier “narrow”")
+    )
     assert "mean of 2 trainings" in page
     assert re.search(r"smoke, again</span>", page)
     assert not re.findall(r"""(?:src|href)=["']http""", page)
     # each classifier's own macro stands in its line
-    macro = artifacts.load_csv(folder / "data/detection/smoke/macro.csv").set_index("score").loc["guard", "macro_auroc"]
+    macro = (
+        artifacts.load_csv(folder / "data/detection/smoke/macro.csv")
+        .set_index("score")
+        .loc["guard", "macro_auroc"]
+    )
     assert page.split("Hypotheses side by side")[0].count(f"<td>{macro:.3f}<span") >= 3
 
 
 def test_comparison_in_markdown_names_the_best_baseline_and_counts_what_is_shown() -> None:
     name = next(iter(params.load(ROOT / "params.yaml").classifiers))
     detection_, tested = (
-        json.loads((ROOT / "data" / stage / name / "metrics.json").read_text()) for stage in ("detection", "hypotheses")
+        json.loads((ROOT / "data" / stage / name / "metrics.json").read_text())
+        for stage in ("detection", "hypotheses")
     )
     text = markdown.comparison(ROOT / "data", [name])
-    macro = {key.removeprefix("macro_auroc."): value for key, value in detection_.items() if "macro_auroc." in key}
+    macro = {
+        key.removeprefix("macro_auroc."): value
+        for key, value in detection_.items()
+        if "macro_auroc." in key
+    }
     for own in ("guard", "joint", "log_density"):
         macro.pop(own)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(f"| {name}")]
-    assert [row[1] for row in rows[1:]] == ["guard", "log-density", "msp", max(macro, key=macro.get).replace("_", "-")]
-    attacks = [value for key, value in tested.items() if key.startswith("H2.") and key.endswith(".p_holm")]
+    assert [row[1] for row in rows[1:]] == [
+        "guard",
+        "log-density",
+        "msp",
+        max(macro, key=macro.get).replace("_", "-"),
+    ]
+    attacks = [
+        value for key, value in tested.items() if key.startswith("H2.") and key.endswith(".p_holm")
+    ]
     assert rows[0][3] == f"{sum(np.array(attacks) <= 0.05)} of {len(attacks)}"

@@ -1,4 +1,6 @@
-"""Degenerate numbers through all stages: a tiny project, mostly features as files, each stage run in this process."""
+"""Degenerate numbers through all stages: a tiny project, mostly features as files, each stage run
+in this process.
+"""
 
 import json
 import shlex
@@ -24,14 +26,33 @@ COMMANDS = {
     name: shlex.split(definition.get("do", definition)["cmd"])[3:]
     for name, definition in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
 }
-ORDER = ("raw", "images", "classifier", "features", "flow", "detectors", "adversarial", "ood", "corruptions", "scores",
-         "adaptive", "hypotheses", "detection", "guard", "report")  # fmt: skip
+ORDER = (
+    "raw",
+    "images",
+    "classifier",
+    "features",
+    "flow",
+    "detectors",
+    "adversarial",
+    "ood",
+    "corruptions",
+    "scores",
+    "adaptive",
+    "hypotheses",
+    "detection",
+    "guard",
+    "report",
+)
 SIZES = {"fit": 200, "val": 60, "cal": 80, "test": 100}
 QUICK = {
     "flow": {"epochs": 1, "components": 3, "transform": "pca"},
     "detectors": {"gmm_principal": 2, "knn_bank": 100},
     "guard": {"epochs": 1},
-    "hypotheses": {"resamples": 49, "bootstrap": 20, "controls": {"repetitions": 20, "resamples": 19}},
+    "hypotheses": {
+        "resamples": 49,
+        "bootstrap": 20,
+        "controls": {"repetitions": 20, "resamples": 19},
+    },
     "detection": {"bootstrap": 20},
 }
 GIVEN = {"classifiers": {"smoke": None, "given": {"source": "features"}}}
@@ -39,12 +60,18 @@ Arrays = dict[str, np.ndarray]
 
 
 def sample(n: int, rng: np.random.Generator, classes: int = 3, columns: int = 5) -> Arrays:
-    """Return features in clusters that overlap, logits linear in them, labels, and early features."""
+    """Return clustered features, logits linear in them, labels, and early features."""
     means = 3 * np.random.default_rng(7).normal(size=(classes, columns))
     labels = np.arange(n) % classes
     z = means[labels] + 3 * rng.normal(size=(n, columns))
     logits = z @ means.T - (means**2).sum(1) / 2
-    return {"features": z, "logits": logits, "labels": labels, "early_1": z[:, :2], "early_2": z[:, -2:]}
+    return {
+        "features": z,
+        "logits": logits,
+        "labels": labels,
+        "early_1": z[:, :2],
+        "early_2": z[:, -2:],
+    }
 
 
 def splits(rng: np.random.Generator, **how: int) -> dict[str, Arrays]:
@@ -62,7 +89,9 @@ def only(arrays: Arrays, rows: np.ndarray) -> Arrays:
 
 
 def mistaken(arrays: Arrays, number: int) -> Arrays:
-    """Return the part with labels of which the logits miss ``number``, the first, though not always by one class."""
+    """Return the part with labels of which the logits miss ``number``, the first, though not always
+    by one class.
+    """
     predicted, classes = arrays["logits"].argmax(1), arrays["logits"].shape[1]
     rows = np.arange(len(predicted))
     return arrays | {"labels": (predicted + (rows < number) * (1 + rows % (classes - 1))) % classes}
@@ -74,11 +103,17 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, parts: dict[str, Arrays], ood: dict[str, Arrays], *changes: dict[str, Any]) -> "Project":
+    def write(
+        self, parts: dict[str, Arrays], ood: dict[str, Arrays], *changes: dict[str, Any]
+    ) -> "Project":
         for name, arrays in [*parts.items(), *ood.items()]:
             np.savez(self.folder / f"{name}.npz", **arrays)
-        raw = {"dataset": "features", "parts": {name: f"{name}.npz" for name in parts}, "classes": None,
-               "ood": {name: f"{name}.npz" for name in ood}}  # fmt: skip
+        raw = {
+            "dataset": "features",
+            "parts": {name: f"{name}.npz" for name in parts},
+            "classes": None,
+            "ood": {name: f"{name}.npz" for name in ood},
+        }
         return self.configure(GIVEN, {"raw": raw, "ood": {"sets": list(ood)}}, *changes)
 
     def configure(self, *changes: dict[str, Any]) -> "Project":
@@ -90,7 +125,9 @@ class Project:
         return self
 
     def run(self, *names: str) -> "Project":
-        """Run stages as their commands do, in this process: what a user would get as a traceback is raised."""
+        """Run stages as their commands do, in this process: what a user would get as a traceback is
+        raised.
+        """
         for name in names or ORDER:
             function = __import__(f"stages.{name}", fromlist=["main"]).main.__wrapped__
             arguments = function.__code__.co_varnames[1 : function.__code__.co_argcount]
@@ -114,7 +151,9 @@ class Project:
         return (self.folder / "data" / "report" / "report.html").read_text()
 
     def check(self) -> "Project":
-        """Assert that whatever was written can be read and is finite, and that the results are printed."""
+        """Assert that whatever was written can be read and is finite, and that the results are
+        printed.
+        """
 
         def refuse(constant: str) -> float:
             raise AssertionError(constant)
@@ -151,7 +190,9 @@ def test_one_column_of_features_and_two_classes(project: Project, rng: np.random
     assert project.read("detection")["auroc.ood.noise.log_density"] > 0.5
 
 
-def test_copies_and_constants_are_no_matter_to_principal_components(project: Project, rng: np.random.Generator) -> None:
+def test_copies_and_constants_are_no_matter_to_principal_components(
+    project: Project, rng: np.random.Generator
+) -> None:
     parts, foreign = splits(rng), noise(30, rng)
     for arrays in (*parts.values(), foreign):
         z = arrays["features"]
@@ -159,7 +200,9 @@ def test_copies_and_constants_are_no_matter_to_principal_components(project: Pro
     project.write(parts, {"noise": foreign}).run().check()
     raw = {"raw": yaml.safe_load((project.folder / "params.yaml").read_text())["raw"]}
     project.configure(GIVEN, raw, {"ood": {"sets": ["noise"]}, "flow": {"transform": "raw"}})
-    with pytest.raises(InputError, match="flow.transform is 'raw', expected pca, since only 5 of the 8"):
+    with pytest.raises(
+        InputError, match="flow.transform is 'raw', expected pca, since only 5 of the 8"
+    ):
         project.run("flow")
 
 
@@ -167,7 +210,9 @@ def test_copies_and_constants_are_no_matter_to_principal_components(project: Pro
 def test_fewer_rows_than_columns(project: Project, rng: np.random.Generator) -> None:
     parts = splits(rng, columns=12)
     parts["fit"] = only(parts["fit"], np.arange(8))
-    project.write(parts, {"noise": noise(30, rng, columns=12)}, {"flow": {"components": 7}}).run().check()
+    project.write(
+        parts, {"noise": noise(30, rng, columns=12)}, {"flow": {"components": 7}}
+    ).run().check()
     assert "few images of fit are labelled as 0 (3), 1 (3), 2 (2)" in project.warnings("detectors")
     assert "few images of fit are labelled as 0 (3), 1 (3), 2 (2)" in project.page
 
@@ -178,7 +223,11 @@ def test_fewer_rows_than_columns(project: Project, rng: np.random.Generator) -> 
 def attack(project: Project, arrays: Arrays, name: str, succeeded: int) -> None:
     """Write what an attack on the first 20 right answers would, had it these outputs."""
     right = np.flatnonzero(arrays["logits"].argmax(1) == arrays["labels"])[:20]
-    found = {key: array.astype(np.float32) for key, array in only(arrays, right).items() if key != "labels"}
+    found = {
+        key: array.astype(np.float32)
+        for key, array in only(arrays, right).items()
+        if key != "labels"
+    }
     won = found["logits"][:succeeded]
     won[:] = np.roll(won, 1, axis=1)
     folder = project.folder / "data" / "adversarial" / "given" / "sets" / name
@@ -194,11 +243,18 @@ def test_one_failure_of_each_source(project: Project, rng: np.random.Generator) 
         attack(project, parts["test"], name, succeeded)
     project.run(*ORDER[ORDER.index("scores") :]).check()
     said = project.warnings("detection")
-    for words in ("the test images gave 1 failure;", "the attack none gave 0 failures;",
-                  "the attack one gave 1 failure;", "the OOD set single gave 1 failure;"):  # fmt: skip
+    for words in (
+        "the test images gave 1 failure;",
+        "the attack none gave 0 failures;",
+        "the attack one gave 1 failure;",
+        "the OOD set single gave 1 failure;",
+    ):
         assert words in said
         assert words in project.page
-    rows = {(row["hypothesis"], row["set"]): row for row in project.read("hypotheses", "hypotheses.json")}
+    rows = {
+        (row["hypothesis"], row["set"]): row
+        for row in project.read("hypotheses", "hypotheses.json")
+    }
     for key in (("H1", "test"), ("H2", "one"), ("H3", "single")):
         assert (rows[key]["n"], rows[key]["p"]) == (1, 1)
     metrics = project.read("detection")
@@ -208,7 +264,9 @@ def test_one_failure_of_each_source(project: Project, rng: np.random.Generator) 
 
 
 @pytest.mark.parametrize(("mistakes", "ood"), [(0, 0), (1, 1)])
-def test_nothing_that_can_be_evaluated(project: Project, mistakes: int, ood: int, rng: np.random.Generator) -> None:
+def test_nothing_that_can_be_evaluated(
+    project: Project, mistakes: int, ood: int, rng: np.random.Generator
+) -> None:
     """No mistake or one, no OOD input or one, and two classifiers, which are compared."""
     parts = splits(rng)
     parts["test"] = mistaken(parts["test"], mistakes)
@@ -269,12 +327,16 @@ def test_parts_without_right_answers_are_named(
 # scores
 
 
-def test_inputs_that_are_all_the_same_tie_in_every_score(project: Project, rng: np.random.Generator) -> None:
+def test_inputs_that_are_all_the_same_tie_in_every_score(
+    project: Project, rng: np.random.Generator
+) -> None:
     parts, foreign = splits(rng), noise(30, rng)
     for arrays in (parts["val"], parts["cal"], parts["test"], foreign):
         for key in arrays.keys() - {"labels"}:
             arrays[key][:] = parts["val"][key][0]
-        arrays.get("labels", np.zeros(0))[::2] = parts["val"]["logits"][0].argmax()  # most answers are right
+        arrays.get("labels", np.zeros(0))[::2] = parts["val"]["logits"][
+            0
+        ].argmax()  # most answers are right
     project.write(parts, {"same": foreign}).run(*ORDER[: ORDER.index("scores")])
     attack(project, parts["test"], "nothing", 20)
     project.run(*ORDER[ORDER.index("scores") :]).check()
@@ -290,7 +352,9 @@ def test_inputs_beyond_all_bounds_are_scored(project: Project, rng: np.random.Ge
     foreign = noise(30, rng)
     for key in ("features", "early_1", "logits"):
         foreign[key][3] *= 1e25
-    project.write(splits(rng), {"noise": foreign}, {"flow": {"transform": "direction_norm"}}).run().check()
+    project.write(
+        splits(rng), {"noise": foreign}, {"flow": {"transform": "direction_norm"}}
+    ).run().check()
     assert project.scores().query("source == 'ood'")["p_log_density"].iloc[3] == pytest.approx(
         1 / (project.read("detectors")["n_calibrating"] + 1)
     )
@@ -300,7 +364,9 @@ def test_inputs_beyond_all_bounds_are_scored(project: Project, rng: np.random.Ge
 
 
 @pytest.mark.parametrize(("left", "shown"), [(0, "2 (0)"), (3, "2 (3)"), (5, None)])
-def test_a_class_that_is_rare_in_fit(project: Project, left: int, shown: str | None, rng: np.random.Generator) -> None:
+def test_a_class_that_is_rare_in_fit(
+    project: Project, left: int, shown: str | None, rng: np.random.Generator
+) -> None:
     parts = splits(rng)
     fit = parts["fit"]
     rare = (fit["labels"] == 2) | (fit["logits"].argmax(1) == 2)
@@ -320,7 +386,9 @@ def test_a_class_that_is_rare_in_fit(project: Project, left: int, shown: str | N
     assert np.isfinite(answer["p"]).all()
 
 
-def test_a_class_that_is_never_predicted_is_named(project: Project, rng: np.random.Generator) -> None:
+def test_a_class_that_is_never_predicted_is_named(
+    project: Project, rng: np.random.Generator
+) -> None:
     """Nor is it in cal and test: no answer of it is right."""
     parts = splits(rng)
     for arrays in parts.values():
@@ -344,17 +412,23 @@ def test_a_class_that_only_test_has(project: Project, rng: np.random.Generator) 
 def test_a_warning_of_many_classes_names_some(project: Project, rng: np.random.Generator) -> None:
     parts = splits(rng, classes=50)
     project.write(parts, {}).run(*ORDER[: ORDER.index("adversarial")])
-    assert "few images of fit are labelled as 0 (4), 1 (4), 2 (4), " in project.warnings("detectors")
+    assert "few images of fit are labelled as 0 (4), 1 (4), 2 (4), " in project.warnings(
+        "detectors"
+    )
     assert "9 (4) and 40 more: " in project.warnings("detectors")
 
 
 # baselines that do not apply
 
 
-def test_baselines_that_do_not_apply_are_left_out_and_said(project: Project, rng: np.random.Generator) -> None:
+def test_baselines_that_do_not_apply_are_left_out_and_said(
+    project: Project, rng: np.random.Generator
+) -> None:
     parts = splits(rng)
     for arrays in parts.values():
-        arrays["logits"] -= np.log(np.exp(arrays["logits"]).sum(1, keepdims=True))  # log-probabilities
+        arrays["logits"] -= np.log(
+            np.exp(arrays["logits"]).sum(1, keepdims=True)
+        )  # log-probabilities
     wanted = {"detectors": {"knn_k": 500, "gmm_components": 300}}
     project.write(parts, {"noise": noise(30, rng)}, wanted).run().check()
     reasons = {
@@ -377,10 +451,14 @@ def test_baselines_that_do_not_apply_are_left_out_and_said(project: Project, rng
 def test_a_baseline_that_does_not_apply_is_not_attacked(project: Project) -> None:
     attacks = dict.fromkeys(yaml.safe_load(SMOKE)["adversarial"]["attacks"])
     attacks |= {"fgsm": {"attack": "GradientSignAttack", "norm": "linf", "arguments": {"eps": 0.3}}}
-    project.configure({
-        "adversarial": {"attacks": attacks, "images": 20}, "detectors": {"knn_k": 501, "knn_bank": 500},
-        "adaptive": {"detectors": ["knn", "msp"], "steps": 2, "images": 10}, "ood": {"sets": ["uniform"]},
-    }).run().check()  # fmt: skip
+    project.configure(
+        {
+            "adversarial": {"attacks": attacks, "images": 20},
+            "detectors": {"knn_k": 501, "knn_bank": 500},
+            "adaptive": {"detectors": ["knn", "msp"], "steps": 2, "images": 10},
+            "ood": {"sets": ["uniform"]},
+        }
+    ).run().check()
     assert (
         "the baseline knn is not applicable and not attacked"
         in (project.folder / "data" / "adaptive" / "smoke" / "warnings.json").read_text()

@@ -1,4 +1,6 @@
-"""The folder that a user deploys says of new inputs what the pipeline says of them, by itself and through MLflow."""
+"""The folder that a user deploys says of new inputs what the pipeline says of them, by itself and
+through MLflow.
+"""
 
 import dataclasses
 import shutil
@@ -28,7 +30,9 @@ def test_images(reproduced: Checkout) -> np.ndarray:
     return np.load(reproduced.folder / "data/images/test/images.npy")
 
 
-def test_it_says_what_the_pipeline_says(reproduced: Checkout, folder: Path, test_images: np.ndarray) -> None:
+def test_it_says_what_the_pipeline_says(
+    reproduced: Checkout, folder: Path, test_images: np.ndarray
+) -> None:
     scores = load_table(reproduced.folder / "data/scores/smoke/scores.parquet")
     guard = guard_model.load(folder)
     for source, images in (
@@ -42,7 +46,13 @@ def test_it_says_what_the_pipeline_says(reproduced: Checkout, folder: Path, test
         assert list(answer["prediction"]) == [guard.form.classes[i] for i in known["prediction"]]
         np.testing.assert_allclose(answer["confidence"], -known["msp"], rtol=1e-6)
         assert (answer["flagged"] == (answer["p"] <= 0.05)).all()
-        assert set(answer["reason"]) <= {"confidence", "probe", "evidence", "early_density", "density"}
+        assert set(answer["reason"]) <= {
+            "confidence",
+            "probe",
+            "evidence",
+            "early_density",
+            "density",
+        }
     assert answer["flagged"].mean() > 0.5  # glyphs
     answer, lenient = guard.predict(test_images), guard.predict(test_images, {"alpha": 0.5})
     assert (lenient["flagged"] == (lenient["p"] <= 0.5)).all()
@@ -50,7 +60,9 @@ def test_it_says_what_the_pipeline_says(reproduced: Checkout, folder: Path, test
     assert lenient["p"].equals(answer["p"])
 
 
-def test_an_input_s_answer_does_not_depend_on_the_others(folder: Path, test_images: np.ndarray) -> None:
+def test_an_input_s_answer_does_not_depend_on_the_others(
+    folder: Path, test_images: np.ndarray
+) -> None:
     guard = guard_model.load(folder)
     together, alone = guard.predict(test_images[:5]), guard.predict(test_images[3:4])
     assert alone["prediction"].tolist() == together["prediction"].tolist()[3:4]
@@ -103,9 +115,15 @@ def test_bad_inputs(folder: Path, test_images: np.ndarray) -> None:
             guard.predict(test_images, parameters)
 
 
-def test_a_program_is_run_only_for_who_trusts_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_is_run_only_for_who_trusts_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = tmp_path / "made"
-    description = {"source": "entrypoint", "entrypoint": "os:mkdir", "arguments": {"path": str(made)}}
+    description = {
+        "source": "entrypoint",
+        "entrypoint": "os:mkdir",
+        "arguments": {"path": str(made)},
+    }
     save_tensors(folder / "model.safetensors", {}, description)
     with pytest.raises(InputError, match="program is 'os:mkdir', expected one that you trust"):
         guard_model.load(folder)
@@ -123,7 +141,8 @@ def test_a_program_is_run_only_for_who_trusts_it(folder: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    "name", ["form.json", "model.safetensors", "flow.safetensors", "guard.safetensors", "calibration.npy"]
+    "name",
+    ["form.json", "model.safetensors", "flow.safetensors", "guard.safetensors", "calibration.npy"],
 )
 def test_damage_is_named(name: str, folder: Path) -> None:
     (folder / name).write_bytes((folder / name).read_bytes()[:20])
@@ -150,16 +169,21 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
     assert answer["prediction"].astype(str).tolist()[:2] == known["prediction"].tolist()
     assert answer["p"].to_numpy()[:2] == pytest.approx(known["p"].to_numpy(), abs=0.02)
     assert done.stderr.splitlines() == [
-        f"flagged {answer['flagged'].sum()} of 4; left out 1", f"left out: {tmp_path / 'notes.txt'}"
-    ]  # fmt: skip
+        f"flagged {answer['flagged'].sum()} of 4; left out 1",
+        f"left out: {tmp_path / 'notes.txt'}",
+    ]
 
     (tmp_path / "d.png").write_bytes(b"no image")
     Image.new("L", (40, 30)).save(tmp_path / "e.jpg")
     done = reproduced.run("mistakes", "check", str(MODEL), str(tmp_path), "--skip-corrupt")
-    assert done.stdout == "".join((tmp_path / "answer.csv").read_text().splitlines(keepends=True)[:-1])
+    assert done.stdout == "".join(
+        (tmp_path / "answer.csv").read_text().splitlines(keepends=True)[:-1]
+    )
     assert "left out 4" in done.stderr
     guard = guard_model.load(reproduced.folder / MODEL)
-    scaling = dataclasses.replace(guard, form=dataclasses.replace(guard.form, size=guard.form.shape[1]))
+    scaling = dataclasses.replace(
+        guard, form=dataclasses.replace(guard.form, size=guard.form.shape[1])
+    )
     assert len(predict_files.check(scaling, [tmp_path / "e.jpg"], None, skip=False)[0]) == 1
     for arguments, words in (
         ([str(MODEL), str(tmp_path)], "d.png: cannot be read (not an image)"),

@@ -24,12 +24,18 @@ SETTINGS = detection.Settings(0.1, 100, 0.95, 0)
 CALIBRATION = 200
 
 
-def rows(source: str, name: str, correct: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
-    """Scores that know something, each to its own degree, and are calibrated as those of the pipeline are."""
+def rows(
+    source: str, name: str, correct: np.ndarray, index: np.ndarray, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Scores that know something, each to its own degree, and are calibrated as those of the
+    pipeline are.
+    """
     table = pd.DataFrame({"source": source, "set": name, "index": index, "correct": correct})
     common = rng.normal(size=len(correct))
     for strength, score in enumerate(SCORES, start=1):
-        table[score] = (0.4 * strength * ~correct + 0.6 * common + 0.8 * rng.normal(size=len(correct))).round(2)
+        table[score] = (
+            0.4 * strength * ~correct + 0.6 * common + 0.8 * rng.normal(size=len(correct))
+        ).round(2)
         calibration = np.random.default_rng(9).normal(size=CALIBRATION)
         table[f"p_{score}"] = conformal.p_values(calibration, table[score].to_numpy())
     return table
@@ -42,12 +48,18 @@ def table() -> pd.DataFrame:
     attacked = rng.permutation(400)[:60]
     parts = [rows("id", "test", rng.random(400) > 0.1, np.arange(400), rng)]
     parts += [
-        rows("adversarial", name, rng.random(60) > share, attacked, rng) for name, share in (("a", 0.5), ("b", 0.9))
+        rows("adversarial", name, rng.random(60) > share, attacked, rng)
+        for name, share in (("a", 0.5), ("b", 0.9))
     ]
-    parts += [rows("ood", "far", no, np.arange(60), rng), rows("ood", "near", no[:30], np.arange(30), rng)]
+    parts += [
+        rows("ood", "far", no, np.arange(60), rng),
+        rows("ood", "near", no[:30], np.arange(30), rng),
+    ]
     chosen = np.sort(rng.permutation(400)[:50])
     parts += [rows("shifted", f"blur_{s}", rng.random(50) > 0.1 * s, chosen, rng) for s in (1, 3)]
-    return pd.concat([*parts, rows("fit", "fit", rng.random(50) > 0, np.arange(50), rng)], ignore_index=True)
+    return pd.concat(
+        [*parts, rows("fit", "fit", rng.random(50) > 0, np.arange(50), rng)], ignore_index=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +73,10 @@ def evaluation(table: pd.DataFrame) -> detection.Evaluation:
 def test_roc_statistics_agree_with_scikit_learn_also_weighted(rng: np.random.Generator) -> None:
     f, s = rng.normal(1, 1, 80).round(1), rng.normal(0, 1, 300).round(1)  # rounded: with ties
     labels, scores = np.r_[np.ones(80), np.zeros(300)], np.r_[f, s]
-    wf, ws = next(resampling.bootstrap_weights(80, 3, rng)), next(resampling.bootstrap_weights(300, 3, rng))
+    wf, ws = (
+        next(resampling.bootstrap_weights(80, 3, rng)),
+        next(resampling.bootstrap_weights(300, 3, rng)),
+    )
     failures, successes = roc.weighted(f, wf), roc.weighted(s, ws)
     for i in range(3):
         w = np.r_[wf[:, i], ws[:, i]]
@@ -72,21 +87,32 @@ def test_roc_statistics_agree_with_scikit_learn_also_weighted(rng: np.random.Gen
         assert roc.average_precision(failures, successes)[i] == pytest.approx(precision)
         precision = average_precision_score(1 - labels, -scores, sample_weight=w)
         assert roc.average_precision_low(successes, failures)[i] == pytest.approx(precision)
-        drawn_s, drawn_f = np.sort(np.repeat(s, ws[:, i].astype(int))), np.repeat(f, wf[:, i].astype(int))
+        drawn_s, drawn_f = (
+            np.sort(np.repeat(s, ws[:, i].astype(int))),
+            np.repeat(f, wf[:, i].astype(int)),
+        )
         threshold = drawn_s[int(np.ceil(0.95 * len(drawn_s))) - 1]
         assert roc.fpr95(failures, successes)[i] == pytest.approx((drawn_f <= threshold).mean())
 
 
-def test_evaluation_agrees_with_plain_formulas_and_skips_what_is_no_failure(table, evaluation) -> None:
+def test_evaluation_agrees_with_plain_formulas_and_skips_what_is_no_failure(
+    table, evaluation
+) -> None:
     found = evaluation.sets.set_index(["source", "set", "score"])
     assert list(dict.fromkeys(found.index.droplevel("score"))) == [
-        ("mistakes", "test"), ("adversarial", "a"), ("adversarial", "b"), ("ood", "far"), ("ood", "near"),
-    ]  # fmt: skip
+        ("mistakes", "test"),
+        ("adversarial", "a"),
+        ("adversarial", "b"),
+        ("ood", "far"),
+        ("ood", "near"),
+    ]
     s = table.query("source == 'id' and correct")["msp"]
     f = table.query("set == 'b' and not correct")["msp"]
     row = found.loc[("adversarial", "b", "msp")]
     assert row["n"] == len(f) < 60
-    assert row["auroc"] == pytest.approx(roc_auc_score(np.r_[np.ones(len(f)), np.zeros(len(s))], np.r_[f, s]))
+    assert row["auroc"] == pytest.approx(
+        roc_auc_score(np.r_[np.ones(len(f)), np.zeros(len(s))], np.r_[f, s])
+    )
     assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
     heat = detection.heat(evaluation.sets).set_index(["score", "source"])["auroc"]
     macro = evaluation.macro.set_index("score")
@@ -96,14 +122,27 @@ def test_evaluation_agrees_with_plain_formulas_and_skips_what_is_no_failure(tabl
 
 
 def test_an_image_is_resampled_with_all_that_comes_of_it(table) -> None:
-    """A second attack, or a second training, that gives the same outputs on the same images is no new evidence."""
+    """A second attack, or a second training, that gives the same outputs on the same images is no
+    new evidence.
+    """
     attack = table.query("set == 'b'")
-    twice = detection.evaluate(pd.concat([table, attack.assign(set="c")], ignore_index=True), SCORES, SETTINGS)
+    twice = detection.evaluate(
+        pd.concat([table, attack.assign(set="c")], ignore_index=True), SCORES, SETTINGS
+    )
     once = detection.evaluate(table.query("set != 'a'"), SCORES, SETTINGS)
-    both = detection.evaluate(pd.concat([table.query("set != 'a'"), attack.assign(set="c")]), SCORES, SETTINGS)
-    assert both.resampled["msp"]["adversarial"] == pytest.approx(once.resampled["msp"]["adversarial"])
-    assert twice.sets.query("set == 'b'")["auroc_low"].tolist() == twice.sets.query("set == 'c'")["auroc_low"].tolist()
-    trainings = repeated_runs.across({"x": table, "y": table, "z": table}, SCORES, SETTINGS).set_index("score")
+    both = detection.evaluate(
+        pd.concat([table.query("set != 'a'"), attack.assign(set="c")]), SCORES, SETTINGS
+    )
+    assert both.resampled["msp"]["adversarial"] == pytest.approx(
+        once.resampled["msp"]["adversarial"]
+    )
+    assert (
+        twice.sets.query("set == 'b'")["auroc_low"].tolist()
+        == twice.sets.query("set == 'c'")["auroc_low"].tolist()
+    )
+    trainings = repeated_runs.across(
+        {"x": table, "y": table, "z": table}, SCORES, SETTINGS
+    ).set_index("score")
     alone = detection.evaluate(table, SCORES, SETTINGS).macro.set_index("score")
     for bound in ("", "_low", "_high"):
         assert trainings[f"macro{bound}"][list(SCORES)].tolist() == pytest.approx(
@@ -112,19 +151,40 @@ def test_an_image_is_resampled_with_all_that_comes_of_it(table) -> None:
 
 
 def test_intervals_cover_as_often_as_stated(rng: np.random.Generator) -> None:
-    """AUROC of right against wrong answers, and its mean over two attacks on the same images, in fresh samples."""
-    settings, covered, repetitions = replace(SETTINGS, bootstrap=200, confidence=0.9), np.zeros(2), 250
+    """AUROC of right against wrong answers, and its mean over two attacks on the same images, in
+    fresh samples.
+    """
+    settings, covered, repetitions = (
+        replace(SETTINGS, bootstrap=200, confidence=0.9),
+        np.zeros(2),
+        250,
+    )
     truth = stats.norm.cdf(1 / np.sqrt(2))  # of scores one standard deviation apart
     for _ in range(repetitions):
         n, m = 200, 60
         wrong = rng.random(n) < 0.3
         own = rng.normal(size=m)  # of an attacked image, whatever the attack
         attacks = [own * 0.8 + 0.6 * rng.normal(size=m) + 1 for _ in range(2)]
-        clean = pd.DataFrame({"source": "id", "set": "test", "index": np.arange(n), "correct": ~wrong,
-                              "x": wrong + rng.normal(size=n), "p_x": 0.5})  # fmt: skip
+        clean = pd.DataFrame(
+            {
+                "source": "id",
+                "set": "test",
+                "index": np.arange(n),
+                "correct": ~wrong,
+                "x": wrong + rng.normal(size=n),
+                "p_x": 0.5,
+            }
+        )
         parts = [clean] + [
             pd.DataFrame(
-                {"source": "adversarial", "set": str(i), "index": np.arange(m), "correct": False, "x": x, "p_x": 0.5}
+                {
+                    "source": "adversarial",
+                    "set": str(i),
+                    "index": np.arange(m),
+                    "correct": False,
+                    "x": x,
+                    "p_x": 0.5,
+                }
             )
             for i, x in enumerate(attacks)
         ]
@@ -163,7 +223,9 @@ def test_delong_agrees_with_its_definition(rng: np.random.Generator) -> None:
 def test_delong_intervals_cover_and_p_is_uniform_under_the_null(rng: np.random.Generator) -> None:
     z, repetitions = [], 600
     for _ in range(repetitions):
-        f, s = (rng.normal(m, 1, (1, n)) + rng.normal(0, 1, (2, n)) for m, n in ((1, 60), (0, 90)))  # equally good
+        f, s = (
+            rng.normal(m, 1, (1, n)) + rng.normal(0, 1, (2, n)) for m, n in ((1, 60), (0, 90))
+        )  # equally good
         auroc, c = delong.delong(f, s)
         z.append((auroc[0] - auroc[1]) / np.sqrt(c[0, 0] + c[1, 1] - 2 * c[0, 1]))
     p = 2 * stats.norm.sf(np.abs(z))
@@ -173,25 +235,36 @@ def test_delong_intervals_cover_and_p_is_uniform_under_the_null(rng: np.random.G
 
 def test_differences_are_those_of_the_tables(table, evaluation) -> None:
     found = differences.differences(table, evaluation, SETTINGS)
-    assert set(found["against"]) == {"msp", "knn"}  # log_density and guard are never the baseline to beat
+    assert set(found["against"]) == {
+        "msp",
+        "knn",
+    }  # log_density and guard are never the baseline to beat
     assert set(found.loc[found["best"], "against"]) == {"knn"}
-    assert len(found) == 6 * 2 * 3  # five sets and the macro mean, two references, three other scores each
+    assert (
+        len(found) == 6 * 2 * 3
+    )  # five sets and the macro mean, two references, three other scores each
     auroc = evaluation.sets.set_index(["source", "set", "score"])["auroc"]
     of_sets = found.query("source != 'macro'")
     for row in of_sets.to_dict("records"):
         key = row["source"], row["set"]
-        assert row["difference"] == pytest.approx(auroc[*key, row["score"]] - auroc[*key, row["against"]])
+        assert row["difference"] == pytest.approx(
+            auroc[*key, row["score"]] - auroc[*key, row["against"]]
+        )
         assert row["low"] < row["difference"] < row["high"]
         assert (row["p"] < 0.05) == (row["low"] > 0 or row["high"] < 0)
     opposite = of_sets.set_index(["source", "set", "score", "against"])["difference"]
-    assert opposite["ood", "far", "knn", "msp"] == pytest.approx(-opposite["ood", "far", "msp", "knn"])
+    assert opposite["ood", "far", "knn", "msp"] == pytest.approx(
+        -opposite["ood", "far", "msp", "knn"]
+    )
     macro = found.query("source == 'macro' and score == 'guard' and best").iloc[0]
     plain = evaluation.macro.set_index("score")["macro_auroc"]
     assert macro["difference"] == pytest.approx(plain["guard"] - plain["knn"])
     assert macro["low"] < macro["difference"] < macro["high"]
 
 
-def test_bootstrap_and_delong_give_the_same_interval_of_a_single_source(rng: np.random.Generator) -> None:
+def test_bootstrap_and_delong_give_the_same_interval_of_a_single_source(
+    rng: np.random.Generator,
+) -> None:
     one = rows("id", "test", rng.random(800) > 0.3, np.arange(800), rng)
     settings = detection.Settings(0.1, 2000, 0.95, 0)
     found = differences.differences(one, detection.evaluate(one, SCORES, settings), settings)
@@ -213,11 +286,15 @@ def test_a_score_against_its_double_differs_by_nothing(table) -> None:
 
 
 def discrete(scores: np.ndarray, failures: np.ndarray) -> tuple[float, float]:
-    """AURC as the mean over inputs of the selective risk, and AUGRC by trapezoids, for scores without ties."""
+    """AURC as the mean over inputs of the selective risk, and AUGRC by trapezoids, for scores
+    without ties.
+    """
     error = np.cumsum(failures[np.argsort(scores)])
     n = len(error)
     generalised = np.r_[0, error] / n
-    return float((error / np.arange(1, n + 1)).mean()), float(((generalised[1:] + generalised[:-1]) / 2).mean())
+    return float((error / np.arange(1, n + 1)).mean()), float(
+        ((generalised[1:] + generalised[:-1]) / 2).mean()
+    )
 
 
 def test_areas_agree_with_the_definitions(rng: np.random.Generator) -> None:
@@ -225,12 +302,16 @@ def test_areas_agree_with_the_definitions(rng: np.random.Generator) -> None:
     scores = rng.normal(failures, 1)
     found = risk_coverage.areas(scores, failures, np.ones(300))
     assert found.augrc == pytest.approx(discrete(scores, failures)[1])
-    # copies with broken ties, each input's copies together: the sum over inputs tends to the integral
+    # copies with broken ties, each input's copies together: the sum over inputs tends to the
+    # integral
     fine = discrete(np.repeat(scores, 400), np.repeat(failures, 400))
     assert found.aurc == pytest.approx(fine[0], abs=1e-4)
     error = np.r_[0, np.cumsum(failures[np.argsort(scores)])] / 300
     knots = np.linspace(0, 1, 301)
-    pieces = [integrate.quad(lambda c: np.interp(c, knots, error) / c, a or 1e-12, b)[0] for a, b in pairwise(knots)]
+    pieces = [
+        integrate.quad(lambda c: np.interp(c, knots, error) / c, a or 1e-12, b)[0]
+        for a, b in pairwise(knots)
+    ]
     assert found.aurc == pytest.approx(sum(pieces))
 
 
@@ -241,8 +322,12 @@ def test_ties_have_the_expected_value_over_their_orders(rng: np.random.Generator
     orders = [discrete(scores + 0.5 * rng.random(40), failures)[1] for _ in range(4000)]
     assert found.augrc == pytest.approx(np.mean(orders), abs=4 * np.std(orders) / np.sqrt(4000))
     # and for AURC in the limit of many copies
-    many = [discrete((wide := np.repeat(scores, 200)) + 0.5 * rng.random(len(wide)), np.repeat(failures, 200))[0]
-            for _ in range(40)]  # fmt: skip
+    many = [
+        discrete(
+            (wide := np.repeat(scores, 200)) + 0.5 * rng.random(len(wide)), np.repeat(failures, 200)
+        )[0]
+        for _ in range(40)
+    ]
     assert found.aurc == pytest.approx(np.mean(many), abs=2e-3)
 
 
@@ -267,18 +352,31 @@ def test_weights_are_copies(rng: np.random.Generator) -> None:
     failures, copies = rng.random(50) < 0.3, rng.integers(1, 5, 50)
     scores = rng.normal(size=50).round(1)
     weighed = risk_coverage.areas(scores, failures, 0.01 * copies)
-    copied = risk_coverage.areas(np.repeat(scores, copies), np.repeat(failures, copies), np.ones(copies.sum()))
-    assert (weighed.aurc, weighed.e_aurc, weighed.augrc) == pytest.approx((copied.aurc, copied.e_aurc, copied.augrc))
+    copied = risk_coverage.areas(
+        np.repeat(scores, copies), np.repeat(failures, copies), np.ones(copies.sum())
+    )
+    assert (weighed.aurc, weighed.e_aurc, weighed.augrc) == pytest.approx(
+        (copied.aurc, copied.e_aurc, copied.augrc)
+    )
 
 
 def test_mixtures_have_their_declared_shares(table) -> None:
     weights = mixtures.weigh(table, 0.1)
     part = table.loc[weights.index].assign(w=weights)
     by_set = part.groupby(["source", "set"])["w"].sum()
-    assert by_set.to_dict() == pytest.approx({("id", "test"): 0.9, ("adversarial", "a"): 0.025,
-        ("adversarial", "b"): 0.025, ("ood", "far"): 0.025, ("ood", "near"): 0.025})  # fmt: skip
+    assert by_set.to_dict() == pytest.approx(
+        {
+            ("id", "test"): 0.9,
+            ("adversarial", "a"): 0.025,
+            ("adversarial", "b"): 0.025,
+            ("ood", "far"): 0.025,
+            ("ood", "near"): 0.025,
+        }
+    )
     assert not part.query("source == 'adversarial'")["correct"].any()
-    found = mixtures.mixtures(table, SCORES, {"test": 0.0, "ten": 0.1}, 0.1).set_index(["mixture", "score"])
+    found = mixtures.mixtures(table, SCORES, {"test": 0.0, "ten": 0.1}, 0.1).set_index(
+        ["mixture", "score"]
+    )
     clean = table.query("source == 'id'")
     row = found.loc["test", "msp"]
     assert row["prevalence"] == pytest.approx((~clean["correct"]).mean())
@@ -294,12 +392,16 @@ def test_mixtures_have_their_declared_shares(table) -> None:
 
 
 @pytest.mark.parametrize(("alpha", "calibration"), [(0.05, 200), (0.1, 39)])
-def test_false_alarms_stay_in_the_band_as_often_as_stated(alpha: float, calibration: int, rng) -> None:
+def test_false_alarms_stay_in_the_band_as_often_as_stated(
+    alpha: float, calibration: int, rng
+) -> None:
     n, repetitions = 300, 3000
-    counts = np.array([
-        (conformal.p_values(rng.normal(size=calibration), rng.normal(size=n)) <= alpha).sum()
-        for _ in range(repetitions)
-    ])  # fmt: skip
+    counts = np.array(
+        [
+            (conformal.p_values(rng.normal(size=calibration), rng.normal(size=n)) <= alpha).sum()
+            for _ in range(repetitions)
+        ]
+    )
     low, high = operating_point.band(alpha, n, calibration, 0.9)
     k = int(np.floor(alpha * (calibration + 1)))
     exact = stats.betabinom(n, k, calibration + 1 - k)
@@ -310,7 +412,9 @@ def test_false_alarms_stay_in_the_band_as_often_as_stated(alpha: float, calibrat
     assert share == pytest.approx(covered, abs=4 * np.sqrt(0.09 / repetitions))
     simple = operating_point.band(alpha, n, None, 0.9)
     assert simple == pytest.approx(np.array(stats.binom(n, alpha).interval(0.9)) / n)
-    assert ((counts >= simple[0] * n) & (counts <= simple[1] * n)).mean() < 0.88  # what the small cal set adds is real
+    assert (
+        (counts >= simple[0] * n) & (counts <= simple[1] * n)
+    ).mean() < 0.88  # what the small cal set adds is real
 
 
 def test_too_few_calibration_images_flag_nothing() -> None:
@@ -319,39 +423,57 @@ def test_too_few_calibration_images_flag_nothing() -> None:
 
 
 def test_false_alarms_and_flagged_shares_are_counted(table) -> None:
-    alarms = operating_point.false_alarms(table, SCORES, [0.05, 0.1], CALIBRATION, 0.95).set_index(["score", "alpha"])
+    alarms = operating_point.false_alarms(table, SCORES, [0.05, 0.1], CALIBRATION, 0.95).set_index(
+        ["score", "alpha"]
+    )
     good = table.query("source == 'id' and correct")
     row = alarms.loc["knn", 0.1]
     assert row["false_alarms"] == pytest.approx((good["p_knn"] <= 0.1).mean())
     assert row["n"] == len(good)
     assert row["band_low"] < row["binomial_low"] < 0.1 < row["binomial_high"] < row["band_high"]
     assert row["within"] == (row["band_low"] <= row["false_alarms"] <= row["band_high"])
-    of_all = operating_point.false_alarms(table, ("knn",), [0.1], CALIBRATION, 0.95, everyone=True).iloc[0]
+    of_all = operating_point.false_alarms(
+        table, ("knn",), [0.1], CALIBRATION, 0.95, everyone=True
+    ).iloc[0]
     assert of_all["n"] == 400
-    assert of_all["false_alarms"] == pytest.approx((table.query("source == 'id'")["p_knn"] <= 0.1).mean())
-    always = operating_point.false_alarms(table.assign(p_knn=0.0), ("knn",), [0.1], CALIBRATION, 0.95)
+    assert of_all["false_alarms"] == pytest.approx(
+        (table.query("source == 'id'")["p_knn"] <= 0.1).mean()
+    )
+    always = operating_point.false_alarms(
+        table.assign(p_knn=0.0), ("knn",), [0.1], CALIBRATION, 0.95
+    )
     assert not always["within"].any()
     flagged = operating_point.flagged(table, SCORES, [0.05, 0.1], 0.95)
     assert len(flagged) == 5 * len(SCORES) * 2
     near = flagged.query("set == 'near' and score == 'guard' and alpha == 0.05").iloc[0]
-    assert near["flagged"] == pytest.approx((table.query("set == 'near'")["p_guard"] <= 0.05).mean())
+    assert near["flagged"] == pytest.approx(
+        (table.query("set == 'near'")["p_guard"] <= 0.05).mean()
+    )
 
 
 def test_undetected_counts_successes_among_all_attempts(table) -> None:
-    row = operating_point.undetected(table, SCORES, SETTINGS).query("set == 'a' and score == 'guard'").iloc[0]
+    row = (
+        operating_point.undetected(table, SCORES, SETTINGS)
+        .query("set == 'a' and score == 'guard'")
+        .iloc[0]
+    )
     attacked = table.query("set == 'a'")
     hidden = (~attacked["correct"] & (attacked["p_guard"] > SETTINGS.alpha)).sum()
     interval = stats.binomtest(int(hidden), 60).proportion_ci(0.95, method="exact")
     assert (row["attempted"], row["succeeded"]) == (60, (~attacked["correct"]).sum())
-    assert (row["undetected"], row["low"], row["high"]) == pytest.approx((hidden / 60, interval.low, interval.high))
+    assert (row["undetected"], row["low"], row["high"]) == pytest.approx(
+        (hidden / 60, interval.low, interval.high)
+    )
     assert row["undetected"] < row["succeeded"] / 60
 
 
 def test_shift_compares_with_the_clean_originals(table) -> None:
     found = operating_point.shift(table, SCORES, SETTINGS)
     assert list(dict.fromkeys(zip(found["kind"], found["severity"], strict=True))) == [
-        ("clean", 0), ("blur", 1), ("blur", 3),
-    ]  # fmt: skip
+        ("clean", 0),
+        ("blur", 1),
+        ("blur", 3),
+    ]
     part = table.query("set == 'blur_3'")
     hit = part["p_knn"] <= SETTINGS.alpha
     row = found.query("severity == 3 and score == 'knn'").iloc[0]
@@ -363,39 +485,59 @@ def test_shift_compares_with_the_clean_originals(table) -> None:
     clean = found.query("severity == 0 and score == 'knn'").iloc[0]
     assert clean["n"] == 50
     assert clean["error_rate"] == pytest.approx((~originals["correct"]).mean())
-    assert operating_point.shift(table.query("source == 'id'"), SCORES, SETTINGS).columns.equals(found.columns)
+    assert operating_point.shift(table.query("source == 'id'"), SCORES, SETTINGS).columns.equals(
+        found.columns
+    )
 
 
 # few failures
 
 
 def with_failures(table: pd.DataFrame, source: str, name: str, number: int) -> pd.DataFrame:
-    """Return the table with ``number`` failures left in a set; the others there are successes, or OOD inputs gone."""
+    """Return the table with ``number`` failures left in a set; the others there are successes, or
+    OOD inputs gone.
+    """
     here = (table["source"] == source) & (table["set"] == name)
     failed = table.index[here & ~table["correct"]]
     if source == "ood":
         return table.drop(failed[number:])
-    return table.assign(correct=table["correct"].mask(table.index.isin(failed[number:]), True).astype(bool))
+    return table.assign(
+        correct=table["correct"].mask(table.index.isin(failed[number:]), True).astype(bool)
+    )
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize(
     ("source", "name", "words"),
-    [("id", "test", "the test images"), ("adversarial", "b", "the attack b"), ("ood", "near", "the OOD set near")],
+    [
+        ("id", "test", "the test images"),
+        ("adversarial", "b", "the attack b"),
+        ("ood", "near", "the OOD set near"),
+    ],
 )
-def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(table, source, name, words, number) -> None:
+def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(
+    table, source, name, words, number
+) -> None:
     few = with_failures(table, source, name, number)
     found = detection.evaluate(few, SCORES, SETTINGS)
     key, shown = ("mistakes" if source == "id" else source, name), number >= detection.LEAST
     for part in (
-        found.sets, differences.differences(few, found, SETTINGS), operating_point.flagged(few, SCORES, [0.1], 0.95)
-    ):  # fmt: skip
+        found.sets,
+        differences.differences(few, found, SETTINGS),
+        operating_point.flagged(few, SCORES, [0.1], 0.95),
+    ):
         assert (key in set(zip(part["source"], part["set"], strict=True))) == shown
-    assert (("mistakes" if source == "id" else name) in set(detection.histograms(few)["group"])) == shown
-    sources = {"mistakes", "adversarial", "ood"} - ({"mistakes"} if source == "id" and not shown else set())
+    assert (
+        ("mistakes" if source == "id" else name) in set(detection.histograms(few)["group"])
+    ) == shown
+    sources = {"mistakes", "adversarial", "ood"} - (
+        {"mistakes"} if source == "id" and not shown else set()
+    )
     assert set(detection.roc_curves(few, "msp")["source"]) == sources
     said = detection.left_out(few)
-    if shown or (source == "ood" and not number):  # of an OOD set without an image there is no row at all
+    if shown or (
+        source == "ood" and not number
+    ):  # of an OOD set without an image there is no row at all
         assert said == []
     else:
         assert len(said) == 1
@@ -404,7 +546,9 @@ def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(table, so
     assert np.isfinite(mixed.drop(columns=["mixture", "score", "precision"]).to_numpy(float)).all()
 
 
-def test_without_a_set_that_can_be_evaluated_every_table_is_empty_with_its_columns(table, evaluation) -> None:
+def test_without_a_set_that_can_be_evaluated_every_table_is_empty_with_its_columns(
+    table, evaluation
+) -> None:
     clean = table.query("source == 'id'").assign(correct=True)
     found = detection.evaluate(clean, SCORES, SETTINGS)
     assert found.sets.empty
@@ -412,9 +556,18 @@ def test_without_a_set_that_can_be_evaluated_every_table_is_empty_with_its_colum
     assert found.macro["macro_auroc"].isna().all()
     assert found.macro["score"].tolist() == list(SCORES)
     pairs = [
-        (differences.differences(clean, found, SETTINGS), differences.differences(table, evaluation, SETTINGS)),
-        (operating_point.flagged(clean, SCORES, [0.1], 0.95), operating_point.flagged(table, SCORES, [0.1], 0.95)),
-        (mixtures.mixtures(clean, SCORES, {"a": 0.0}, 0.1), mixtures.mixtures(table, SCORES, {"a": 0.0}, 0.1)),
+        (
+            differences.differences(clean, found, SETTINGS),
+            differences.differences(table, evaluation, SETTINGS),
+        ),
+        (
+            operating_point.flagged(clean, SCORES, [0.1], 0.95),
+            operating_point.flagged(table, SCORES, [0.1], 0.95),
+        ),
+        (
+            mixtures.mixtures(clean, SCORES, {"a": 0.0}, 0.1),
+            mixtures.mixtures(table, SCORES, {"a": 0.0}, 0.1),
+        ),
         (detection.roc_curves(clean, "msp"), detection.roc_curves(table, "msp")),
         (detection.heat(found.sets), detection.heat(evaluation.sets)),
     ]
@@ -448,9 +601,13 @@ def test_few_test_images_have_fewer_deciles(table, n: int) -> None:
 # corruptions and held-out classes
 
 
-@pytest.mark.parametrize("kind", ["gaussian_noise", "shot_noise", "blur", "brightness", "contrast", "rotation"])
+@pytest.mark.parametrize(
+    "kind", ["gaussian_noise", "shot_noise", "blur", "brightness", "contrast", "rotation"]
+)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 20, 28)])
-def test_corruptions_grow_with_severity_and_are_deterministic(kind: str, shape: tuple[int, int, int], rng) -> None:
+def test_corruptions_grow_with_severity_and_are_deterministic(
+    kind: str, shape: tuple[int, int, int], rng
+) -> None:
     steps = np.arange(np.prod(shape)).reshape(shape) / np.prod(shape)
     images = (255 * (steps + 0.3 * rng.random((40, *shape))) / 1.3).astype(np.uint8)
     sets = [corruptions.draw(kind, severity, images, 0) for severity in range(1, 6)]
@@ -464,12 +621,16 @@ def test_corruptions_grow_with_severity_and_are_deterministic(kind: str, shape: 
 
 def digits(n: int = 60) -> datasets.Labelled:
     labels = np.arange(n) % 5
-    return datasets.Labelled({"images": np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1)}, labels, np.arange(n))
+    return datasets.Labelled(
+        {"images": np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1)}, labels, np.arange(n)
+    )
 
 
 def test_held_out_classes_are_nowhere_else_and_the_rest_is_renumbered() -> None:
     train, test = digits(), digits(20)
-    dataset = datasets.Dataset(train, datasets.Labelled(test.inputs, test.labels, test.indices + 60), tuple("abcde"))
+    dataset = datasets.Dataset(
+        train, datasets.Labelled(test.inputs, test.labels, test.indices + 60), tuple("abcde")
+    )
     left, near = datasets.hold_out(dataset, ["b", 3])
     assert left.classes == ("a", "c", "e")
     assert sorted(set(near.labels)) == [1, 3]
@@ -478,7 +639,9 @@ def test_held_out_classes_are_nowhere_else_and_the_rest_is_renumbered() -> None:
     parts = datasets.split(left, 10, 10, None, 0)
     for part in parts.values():
         original = np.concatenate([train.labels, test.labels])[part.indices]
-        assert np.array_equal(np.array(list("abcde"))[original], np.array(left.classes)[part.labels])
+        assert np.array_equal(
+            np.array(list("abcde"))[original], np.array(left.classes)[part.labels]
+        )
         assert not set(part.indices) & set(near.indices)
     assert sum(len(part.labels) for part in parts.values()) == 36 + 12
     _, without_test = datasets.hold_out(datasets.Dataset(train, None, tuple("abcde")), [0])
@@ -496,7 +659,9 @@ def test_holding_nothing_out_changes_nothing_and_leaves_an_empty_array_of_the_ri
 
 @pytest.mark.parametrize("classes", [["z"], [5], [-1], ["a", "1"]])
 def test_unknown_classes_are_named_with_the_known(classes: list) -> None:
-    with pytest.raises(InputError, match="images.held_out is .*expected names or numbers among 0 a, 1 b, 2 c"):
+    with pytest.raises(
+        InputError, match="images.held_out is .*expected names or numbers among 0 a, 1 b, 2 c"
+    ):
         datasets.hold_out(datasets.Dataset(digits(), None, tuple("abcde")), classes)
 
 
@@ -508,7 +673,11 @@ def test_two_classes_must_be_left() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("alphas: [0.01, 0.05, 0.1]", "alphas: [0.01, 0.1]", "detection.alphas is .*a list that has detection.alpha"),
+        (
+            "alphas: [0.01, 0.05, 0.1]",
+            "alphas: [0.01, 0.1]",
+            "detection.alphas is .*a list that has detection.alpha",
+        ),
         ("severities: [1, 2, 3, 4, 5]", "severities: [1, 6]", "corruptions.severities.1 is 6"),
         ("ten_percent: 0.1}", "ten_percent: 1.0}", "detection.mixtures.ten_percent is 1.0"),
         ("kinds: [gaussian_noise", "kinds: [fog", "corruptions.kinds.0 is 'fog'"),

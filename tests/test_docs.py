@@ -1,4 +1,6 @@
-"""The commands of the guides, taken out of them and run against real servers; the steps of the workflow for GitHub."""
+"""The commands of the guides, taken out of them and run against real servers; the steps of the
+workflow for GitHub.
+"""
 
 import json
 import re
@@ -18,12 +20,20 @@ WORKFLOW = ROOT / ".github/workflows/pipeline.yml"
 
 
 def blocks(guide: str) -> list[tuple[str, str]]:
-    """Return word and commands of each block that begins with ```sh; a block without a language is not run."""
-    return re.findall(r"^```sh ?(\w*)\n(.*?)^```$", (ROOT / "docs" / guide).read_text(), re.MULTILINE | re.DOTALL)
+    """Return word and commands of each block that begins with ```sh; a block without a language is
+    not run.
+    """
+    return re.findall(
+        r"^```sh ?(\w*)\n(.*?)^```$", (ROOT / "docs" / guide).read_text(), re.MULTILINE | re.DOTALL
+    )
 
 
-def follow(checkout: Checkout, guide: str, *words: str, swap: dict[str, str] | None = None, **env: str) -> str:
-    """Run the blocks of a guide as one script: all, or those with these words. ``swap``: addresses of this test."""
+def follow(
+    checkout: Checkout, guide: str, *words: str, swap: dict[str, str] | None = None, **env: str
+) -> str:
+    """Run the blocks of a guide as one script: all, or those with these words. ``swap``: addresses
+    of this test.
+    """
     script = "".join(text for word, text in blocks(guide) if not words or word in words)
     assert script
     for there, here in (swap or {}).items():
@@ -63,9 +73,14 @@ def test_remotes_folder_and_queue(checkout: Checkout, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_remotes_ssh(checkout: Checkout, tmp_path: Path) -> None:
     with servers.ssh(tmp_path / "ssh") as (port, key):
-        user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        user = subprocess.run(
+            ["id", "-un"], capture_output=True, text=True, check=True
+        ).stdout.strip()
         address = f"ssh://{user}@127.0.0.1:{port}{tmp_path}/store"
-        swap = {"ssh://you@store.example.org:22/srv/mistakes": address, "~/.ssh/id_ed25519": str(key)}
+        swap = {
+            "ssh://you@store.example.org:22/srv/mistakes": address,
+            "~/.ssh/id_ed25519": str(key),
+        }
         assert "pushed" in follow(checkout, "remotes.md", "ssh", swap=swap)
 
 
@@ -78,7 +93,9 @@ def team() -> Iterator[servers.Team]:
 @pytest.mark.slow
 def test_remotes_s3_on_the_team_s_server(checkout: Checkout, team: servers.Team) -> None:
     servers.need("dvc_s3")
-    shown = follow(checkout, "remotes.md", "s3", swap={"http://127.0.0.1:8333": team.s3}, **team.bucket_keys)
+    shown = follow(
+        checkout, "remotes.md", "s3", swap={"http://127.0.0.1:8333": team.s3}, **team.bucket_keys
+    )
     assert "pushed" in shown
 
 
@@ -138,20 +155,30 @@ def test_workflow_and_ci(checkout: Checkout, tmp_path: Path) -> None:
     for run in steps.values():
         checkout.run("bash", "-eo", "pipefail", "-c", run, **env)  # as GitHub does
     summary = (tmp_path / "summary.md").read_text()
-    committed, smoke = summary.removeprefix("### Committed metrics").split("### Metrics of the smoke variant")
+    committed, smoke = summary.removeprefix("### Committed metrics").split(
+        "### Metrics of the smoke variant"
+    )
     for table in (committed, smoke):
         assert re.search(r"^\| Path \| Metric \|", table, re.MULTILINE)
-        assert re.search(r"^\| data/detection/smoke/metrics.json \| false_alarms.guard \|", table, re.MULTILINE)
+        assert re.search(
+            r"^\| data/detection/smoke/metrics.json \| false_alarms.guard \|", table, re.MULTILINE
+        )
         assert "data/flow" not in table
     checkout.run("git", "switch", "--quiet", "--discard-changes", "main")
     assert "false_alarms.guard" in follow(checkout, "ci.md")
 
 
 @pytest.mark.slow
-def test_architecture_says_how_a_detector_an_attack_and_a_stage_are_added(checkout: Checkout) -> None:
-    """Each block goes to the file that it names: as a new file, or above or below the line that it names."""
+def test_architecture_says_how_a_detector_an_attack_and_a_stage_are_added(
+    checkout: Checkout,
+) -> None:
+    """Each block goes to the file that it names: as a new file, or above or below the line that it
+    names.
+    """
     text = (ROOT / "docs/architecture.md").read_text()
-    for name, block in re.findall(r"^```(?:python|yaml) (\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for name, block in re.findall(
+        r"^```(?:python|yaml) (\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    ):
         path, (first, _, rest) = checkout.folder / name, block.partition("\n")
         if not path.exists():
             path.write_text(block)
@@ -164,7 +191,9 @@ def test_architecture_says_how_a_detector_an_attack_and_a_stage_are_added(checko
     checkout.run("python", "-m", "mistakes.pipeline.deps")
     assert (
         "mistakes/networks"
-        in yaml.safe_load((checkout.folder / "dvc.yaml").read_text())["stages"]["norms"]["do"]["deps"]
+        in yaml.safe_load((checkout.folder / "dvc.yaml").read_text())["stages"]["norms"]["do"][
+            "deps"
+        ]
     )
     checkout.run("dvc", "repro")
     detection, norms = (

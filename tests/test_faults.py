@@ -1,4 +1,6 @@
-"""Kills at every kind of moment and a full disk: `dvc repro` ends with the bytes of an undisturbed run."""
+"""Kills at every kind of moment and a full disk: `dvc repro` ends with the bytes of an undisturbed
+run.
+"""
 
 import shutil
 import signal
@@ -11,7 +13,11 @@ import yaml
 from conftest import ROOT, Checkout, duplicate
 
 DEFINED = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGES = [f"{name}@smoke" if "foreach" in stage else name for name, stage in DEFINED.items() if name != "track"]
+STAGES = [
+    f"{name}@smoke" if "foreach" in stage else name
+    for name, stage in DEFINED.items()
+    if name != "track"
+]
 FIRST_FILE = r"\.partial/"  # before it is opened
 MOVE = r"^os.rename \S+\.partial/\S+ (?!\S+\.partial/)"  # of what is whole to its place
 EPOCH = r"^os.rename \S+/scratch/"  # the checkpoint of an epoch is whole
@@ -28,22 +34,46 @@ def victim(reproduced: Checkout, tmp_path: Path) -> Checkout:
 def outputs(checkout: Checkout, name: str) -> dict[str, bytes]:
     lock = yaml.safe_load((checkout.folder / "dvc.lock").read_text())["stages"][name]
     paths = [checkout.folder / out["path"] for out in lock["outs"]]
-    files = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    files = (
+        file
+        for path in paths
+        for file in ([path] if path.is_file() else path.rglob("*"))
+        if file.is_file()
+    )
     return {file.relative_to(checkout.folder).as_posix(): file.read_bytes() for file in files}
 
 
 def alone(name: str) -> list[str]:
-    return ["dvc", "repro", "--single-item", "--force", name]  # or DVC takes the result from its cache
+    return [
+        "dvc",
+        "repro",
+        "--single-item",
+        "--force",
+        name,
+    ]  # or DVC takes the result from its cache
 
 
 def kill(checkout: Checkout, command: list[str], who: str, at: str, **more: str) -> None:
-    """Run ``command``, in which the process ``who`` is killed by SIGKILL at an event (killer/sitecustomize.py)."""
-    env = checkout.env | {"PYTHONPATH": str(ROOT / "tests/killer"), "DVC_ROOT": str(checkout.folder)}
+    """Run ``command``, in which the process ``who`` is killed by SIGKILL at an event
+    (killer/sitecustomize.py).
+    """
+    env = checkout.env | {
+        "PYTHONPATH": str(ROOT / "tests/killer"),
+        "DVC_ROOT": str(checkout.folder),
+    }
     env |= {"KILL_WHO": who, "KILL_AT": at} | more
     done = subprocess.run(
-        command, cwd=checkout.folder, env=env, start_new_session=True, capture_output=True, text=True, check=False
+        command,
+        cwd=checkout.folder,
+        env=env,
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == -signal.SIGKILL, f"{command} was not killed\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == -signal.SIGKILL, (
+        f"{command} was not killed\n{done.stdout}\n{done.stderr}"
+    )
 
 
 def undisturbed_after(checkout: Checkout, name: str, before: dict[str, bytes]) -> None:
@@ -61,13 +91,17 @@ def test_a_stage_killed_at_its_first_file_and_while_its_files_move_ends_with_the
     assert before
     stage = f"-m stages.{name.partition('@')[0]} "
     kill(victim, alone(name), stage, FIRST_FILE, KILL_GROUP="")  # DVC dies with it
-    command = yaml.safe_load((victim.folder / "dvc.lock").read_text())["stages"][name]["cmd"].split()
+    command = yaml.safe_load((victim.folder / "dvc.lock").read_text())["stages"][name][
+        "cmd"
+    ].split()
     parts = {path.removeprefix(f"{command[-1]}/").partition("/")[0] for path in before}
     kill(victim, command, stage, MOVE, KILL_COUNT=str(min(2, len(parts))))
     undisturbed_after(victim, name, before)
 
 
-def test_a_training_killed_after_its_third_epoch_goes_on_to_the_same_bytes(victim: Checkout) -> None:
+def test_a_training_killed_after_its_third_epoch_goes_on_to_the_same_bytes(
+    victim: Checkout,
+) -> None:
     name = "classifier@smoke"
     before = outputs(victim, name)
     kill(victim, alone(name), "-m stages.classifier ", EPOCH, KILL_COUNT="3", KILL_GROUP="")
@@ -118,7 +152,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if mounted.returncode != 0:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
@@ -139,13 +176,19 @@ def fill(folder: Path, left: int) -> Path:
 @pytest.mark.parametrize(
     ("name", "left"), [("scores@smoke", 50_000), ("images", 100_000), ("classifier@smoke", 200_000)]
 )
-def test_a_full_disk_is_told_and_costs_a_retry(reproduced: Checkout, small_disk: Path, name: str, left: int) -> None:
-    checkout = duplicate(reproduced, small_disk / "checkout", "mlflow.db", "mlartifacts", ".dvc/cache/runs")
+def test_a_full_disk_is_told_and_costs_a_retry(
+    reproduced: Checkout, small_disk: Path, name: str, left: int
+) -> None:
+    checkout = duplicate(
+        reproduced, small_disk / "checkout", "mlflow.db", "mlartifacts", ".dvc/cache/runs"
+    )
     undisturbed = outputs(checkout, name)
     for path in undisturbed:
         (checkout.folder / path).unlink()
     ballast = fill(small_disk, left)
-    done = checkout.run(*alone(name), check=False, TRACKING_STRICT="0")  # its database is on the same disk
+    done = checkout.run(
+        *alone(name), check=False, TRACKING_STRICT="0"
+    )  # its database is on the same disk
     assert done.returncode != 0
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
@@ -153,7 +196,9 @@ def test_a_full_disk_is_told_and_costs_a_retry(reproduced: Checkout, small_disk:
     undisturbed_after(checkout, name, undisturbed)
 
 
-def test_a_remote_on_a_full_disk_costs_a_retry(reproduced: Checkout, small_disk: Path, tmp_path: Path) -> None:
+def test_a_remote_on_a_full_disk_costs_a_retry(
+    reproduced: Checkout, small_disk: Path, tmp_path: Path
+) -> None:
     checkout = duplicate(reproduced, tmp_path / "checkout", "mlflow.db", "mlartifacts")
     checkout.run("dvc", "remote", "add", "--default", "store", str(small_disk / "store"))
     ballast = fill(small_disk, 2_000_000)

@@ -11,11 +11,15 @@ from mistakes.detectors.pareto_tail import BEYOND, Tail
 from mistakes.errors import InputError
 from mistakes.evaluation import comparison, detection, repeated_runs
 
-SETTINGS = guard.Settings(0, dict(zip(guard.PARTS, (0.38, 0.38, 0.16, 0.04, 0.04), strict=True)), 16, 4, 100, 5e-3)
+SETTINGS = guard.Settings(
+    0, dict(zip(guard.PARTS, (0.38, 0.38, 0.16, 0.04, 0.04), strict=True)), 16, 4, 100, 5e-3
+)
 MEANS = np.random.default_rng(5).normal(size=(3, 10)) * 2
 
 
-def inputs(n: int, rng: np.random.Generator, margin: float = 4.0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def inputs(
+    n: int, rng: np.random.Generator, margin: float = 4.0
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Return early features of two blocks, logits and log-density of inputs of three classes."""
     classes = rng.integers(0, 3, n)
     z = (MEANS[classes] + rng.normal(size=(n, 10))).astype(np.float32)
@@ -49,31 +53,46 @@ def test_tail_of_ties_and_of_a_constant_is_finite() -> None:
     for scores in (np.repeat([0.0, 1.0], [95, 5]), np.zeros(30), np.arange(2.0), *constants):
         tail = Tail()
         tail.fit(torch.as_tensor(scores))
-        found = tail(torch.tensor([-1e6, scores[0], scores[-1], scores[-1] + 1, 1e15], dtype=torch.double))
+        found = tail(
+            torch.tensor([-1e6, scores[0], scores[-1], scores[-1] + 1, 1e15], dtype=torch.double)
+        )
         assert torch.isfinite(found).all()
         assert (found.diff() >= 0).all()
         assert found[-1] > -np.log(BEYOND)
 
 
-def test_the_score_is_the_largest_share_of_a_part_s_surprise(fitted: guard.Guard, rng: np.random.Generator) -> None:
+def test_the_score_is_the_largest_share_of_a_part_s_surprise(
+    fitted: guard.Guard, rng: np.random.Generator
+) -> None:
     early, logits, log_density = inputs(200, rng)
-    tensors = ([torch.as_tensor(part) for part in early], torch.as_tensor(logits), torch.as_tensor(log_density))
+    tensors = (
+        [torch.as_tensor(part) for part in early],
+        torch.as_tensor(logits),
+        torch.as_tensor(log_density),
+    )
     parts = fitted.parts(*tensors)
     probabilities = torch.softmax(tensors[1].double(), 1).amax(1)
     assert parts["confidence"].numpy() == pytest.approx(-probabilities.log().numpy(), rel=1e-6)
     assert parts["density"].numpy() == pytest.approx(-log_density)
     surprises = [
-        tail(parts[name]) + np.log(SETTINGS.shares[name]) for name, tail in zip(guard.PARTS, fitted.tails, strict=True)
+        tail(parts[name]) + np.log(SETTINGS.shares[name])
+        for name, tail in zip(guard.PARTS, fitted.tails, strict=True)
     ]
-    assert fitted.score(early, logits, log_density) == pytest.approx(torch.stack(surprises).amax(0).numpy())
+    assert fitted.score(early, logits, log_density) == pytest.approx(
+        torch.stack(surprises).amax(0).numpy()
+    )
 
 
-def test_evidence_is_bayes_rule_with_the_gaussians_of_the_predicted_classes(rng: np.random.Generator) -> None:
+def test_evidence_is_bayes_rule_with_the_gaussians_of_the_predicted_classes(
+    rng: np.random.Generator,
+) -> None:
     early, logits, _ = inputs(30_000, rng)
     one = guard.fit(early, logits, inputs(500, rng), SETTINGS)
     new, new_logits, _ = inputs(50, rng)
     predicted = new_logits.argmax(1)
-    posterior, marginal = one._by_block([torch.as_tensor(part) for part in new], torch.as_tensor(predicted))
+    posterior, marginal = one._by_block(
+        [torch.as_tensor(part) for part in new], torch.as_tensor(predicted)
+    )
     fit_predicted = logits.argmax(1)
     joint = []
     for k in range(3):
@@ -88,7 +107,9 @@ def test_evidence_is_bayes_rule_with_the_gaussians_of_the_predicted_classes(rng:
 
 
 @pytest.mark.parametrize("failure", ["unsure", "contradicted", "foreign", "improbable"])
-def test_each_kind_of_failure_is_found(fitted: guard.Guard, failure: str, rng: np.random.Generator) -> None:
+def test_each_kind_of_failure_is_found(
+    fitted: guard.Guard, failure: str, rng: np.random.Generator
+) -> None:
     reference = fitted.score(*inputs(2000, rng))
     early, logits, log_density = inputs(300, rng, margin=0.5 if failure == "unsure" else 4.0)
     if failure == "contradicted":  # early features of one class, a confident prediction of another
@@ -97,7 +118,9 @@ def test_each_kind_of_failure_is_found(fitted: guard.Guard, failure: str, rng: n
         early = [part + 20 for part in early]
     if failure == "improbable":
         log_density = log_density - 100
-    ranks = np.searchsorted(np.sort(reference), fitted.score(early, logits, log_density)) / len(reference)
+    ranks = np.searchsorted(np.sort(reference), fitted.score(early, logits, log_density)) / len(
+        reference
+    )
     assert ranks.mean() > (0.75 if failure == "unsure" else 0.95)
 
 
@@ -125,7 +148,9 @@ def test_one_seed_gives_one_guard_and_saving_keeps_it(fitted: guard.Guard, tmp_p
 
 
 @pytest.mark.parametrize("left", [0, 1, 3])
-def test_a_class_that_is_hardly_predicted_on_fit_is_scored_all_the_same(left: int, rng, tmp_path) -> None:
+def test_a_class_that_is_hardly_predicted_on_fit_is_scored_all_the_same(
+    left: int, rng, tmp_path
+) -> None:
     early, logits, _ = inputs(1000, rng)
     rare = np.flatnonzero(logits.argmax(1) == 2)[left:]
     logits[rare, 2] = -9
@@ -145,7 +170,9 @@ def test_a_classifier_that_predicts_one_class_alone_has_a_guard(rng: np.random.G
     assert np.isfinite(one.score(*inputs(100, rng))).all()
 
 
-def test_a_block_that_never_varies_and_inputs_beyond_all_bounds_are_finite(rng: np.random.Generator, tmp_path) -> None:
+def test_a_block_that_never_varies_and_inputs_beyond_all_bounds_are_finite(
+    rng: np.random.Generator, tmp_path
+) -> None:
     early, logits, _ = inputs(300, rng)
     reference = inputs(100, rng)
     for part in (early[0], reference[0][0]):
@@ -166,11 +193,21 @@ def test_without_a_correct_input_of_val_there_is_no_guard(rng: np.random.Generat
 
 
 def scored(rng: np.random.Generator, shift: float) -> pd.DataFrame:
-    sets = [("id", "test", True, 0, 300), ("id", "test", False, shift, 60), ("adversarial", "pgd", False, shift, 80),
-            ("ood", "noise", False, 3, 90)]  # fmt: skip
+    sets = [
+        ("id", "test", True, 0, 300),
+        ("id", "test", False, shift, 60),
+        ("adversarial", "pgd", False, shift, 80),
+        ("ood", "noise", False, 3, 90),
+    ]
     parts = []
     for source, name, correct, mean, n in sets:
-        made = {"source": source, "set": name, "correct": correct, "a": rng.normal(mean, 1, n), "p_a": np.full(n, 0.5)}
+        made = {
+            "source": source,
+            "set": name,
+            "correct": correct,
+            "a": rng.normal(mean, 1, n),
+            "p_a": np.full(n, 0.5),
+        }
         parts.append(pd.DataFrame(made))
     table = pd.concat(parts, ignore_index=True)
     return table.assign(index=table.groupby("source").cumcount())
@@ -179,18 +216,24 @@ def scored(rng: np.random.Generator, shift: float) -> pd.DataFrame:
 def test_averages_over_trainings(rng: np.random.Generator) -> None:
     settings = detection.Settings(0.05, 200, 0.95, 0)
     tables = {str(shift): scored(rng, shift) for shift in (0.5, 1.0, 1.5)}
-    macros = [detection.evaluate(t, ("a",), settings).macro["macro_auroc"].item() for t in tables.values()]
+    macros = [
+        detection.evaluate(t, ("a",), settings).macro["macro_auroc"].item() for t in tables.values()
+    ]
     found = repeated_runs.across(tables, ("a",), settings).iloc[0]
     assert found["macro"] == pytest.approx(np.mean(macros))
     assert found["macro_sd"] == pytest.approx(np.std(macros, ddof=1))
     alone = repeated_runs.across({"1.0": tables["1.0"]}, ("a",), settings).iloc[0]
     # trainings that differ make the interval wider than images alone do
-    assert found["macro_high"] - found["macro_low"] > 1.5 * (alone["macro_high"] - alone["macro_low"])
+    assert found["macro_high"] - found["macro_low"] > 1.5 * (
+        alone["macro_high"] - alone["macro_low"]
+    )
     assert found["macro_low"] < found["macro"] < found["macro_high"]
     assert "| a | " in repeated_runs.markdown(pd.DataFrame([found]), 3, 0.95)
 
 
-def test_trainings_that_lack_a_baseline_are_compared_by_the_others(rng: np.random.Generator) -> None:
+def test_trainings_that_lack_a_baseline_are_compared_by_the_others(
+    rng: np.random.Generator,
+) -> None:
     settings = detection.Settings(0.05, 20, 0.95, 0)
     more, less = scored(rng, 1.0), scored(rng, 1.0)
     more = more.assign(b=more["a"] + 1, p_b=more["p_a"])
@@ -198,10 +241,17 @@ def test_trainings_that_lack_a_baseline_are_compared_by_the_others(rng: np.rando
         assert repeated_runs.across(tables, ("a", "b"), settings)["score"].tolist() == ["a"]
 
 
-def test_the_best_baseline_of_several_trainings_is_one_that_all_have(rng: np.random.Generator) -> None:
-    settings, columns = detection.Settings(0.05, 20, 0.95, 0), ("guard", "log_density", "msp", "vim")
+def test_the_best_baseline_of_several_trainings_is_one_that_all_have(
+    rng: np.random.Generator,
+) -> None:
+    settings, columns = (
+        detection.Settings(0.05, 20, 0.95, 0),
+        ("guard", "log_density", "msp", "vim"),
+    )
     whole = scored(rng, 1.0)
-    whole = whole.assign(**dict.fromkeys(columns[:3], whole["a"]), vim=whole["a"] + 5 * ~whole["correct"])
+    whole = whole.assign(
+        **dict.fromkeys(columns[:3], whole["a"]), vim=whole["a"] + 5 * ~whole["correct"]
+    )
     whole = whole.assign(**{f"p_{name}": whole["p_a"] for name in columns})
     tables = {"x": whole, "y": whole.drop(columns=["vim", "p_vim"])}
     found = {
@@ -209,4 +259,8 @@ def test_the_best_baseline_of_several_trainings_is_one_that_all_have(rng: np.ran
         for name, table in tables.items()
     }
     lines = comparison.compare(tables, found, {"x": [], "y": []}, [("x", "y")], settings).lines
-    assert [(line.names, line.best) for line in lines] == [(("x", "y"), "msp"), (("x",), "vim"), (("y",), "msp")]
+    assert [(line.names, line.best) for line in lines] == [
+        (("x", "y"), "msp"),
+        (("x",), "vim"),
+        (("y",), "msp"),
+    ]

@@ -1,4 +1,6 @@
-"""The registered tests, their effect sizes and the negative controls against truth, brute force and scipy."""
+"""The registered tests, their effect sizes and the negative controls against truth, brute force and
+scipy.
+"""
 
 import json
 import math
@@ -20,7 +22,9 @@ ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
 
 
-def group(scores: np.ndarray, classes: np.ndarray | None = None, msp: np.ndarray | None = None) -> Group:
+def group(
+    scores: np.ndarray, classes: np.ndarray | None = None, msp: np.ndarray | None = None
+) -> Group:
     nothing = np.zeros(len(scores))
     return Group(scores, nothing if classes is None else classes, nothing if msp is None else msp)
 
@@ -37,8 +41,12 @@ def settings(seed: int, resamples: int = 199, bins: int = 8) -> hypotheses.Setti
 
 
 def null_of_h1(rng: np.random.Generator) -> Sample:
-    classes = np.repeat([0, 1, 2], [30, 20, 10])  # classes differ in density, and in how often they fail
-    return split(rng.random(60) < 0.2 + 0.2 * classes, rng.normal(size=60) + classes, classes, np.zeros(60))
+    classes = np.repeat(
+        [0, 1, 2], [30, 20, 10]
+    )  # classes differ in density, and in how often they fail
+    return split(
+        rng.random(60) < 0.2 + 0.2 * classes, rng.normal(size=60) + classes, classes, np.zeros(60)
+    )
 
 
 def null_of_h2(rng: np.random.Generator) -> Sample:
@@ -52,7 +60,12 @@ def null_of_h3(rng: np.random.Generator) -> Sample:
 
 def null_of_h4(rng: np.random.Generator) -> Sample:
     confidence = rng.choice([0.5, 0.7, 0.9, 0.95], 400)
-    return split(rng.random(400) > confidence, rng.normal(size=400) - 4 * confidence, np.zeros(400), -confidence)
+    return split(
+        rng.random(400) > confidence,
+        rng.normal(size=400) - 4 * confidence,
+        np.zeros(400),
+        -confidence,
+    )
 
 
 def null_of_h5(rng: np.random.Generator) -> Sample:
@@ -62,15 +75,23 @@ def null_of_h5(rng: np.random.Generator) -> Sample:
 @pytest.mark.parametrize(
     ("kind", "draw", "second"),
     [
-        ("permutation_within_predicted_class", null_of_h1, False),  # its second test is not stratified
+        (
+            "permutation_within_predicted_class",
+            null_of_h1,
+            False,
+        ),  # its second test is not stratified
         ("permutation_paired", null_of_h2, True),
         ("permutation", null_of_h3, True),
         ("permutation_within_confidence_bins", null_of_h4, True),
         ("cochran_armitage", null_of_h5, True),
     ],
 )
-def test_p_values_are_uniform_under_the_null(kind: str, draw, second: bool, rng: np.random.Generator) -> None:
-    results = [hypotheses.test("H", "s", "f", kind, draw(rng), settings(seed)) for seed in range(500)]
+def test_p_values_are_uniform_under_the_null(
+    kind: str, draw, second: bool, rng: np.random.Generator
+) -> None:
+    results = [
+        hypotheses.test("H", "s", "f", kind, draw(rng), settings(seed)) for seed in range(500)
+    ]
     p = np.array([result.p for result in results])
     if kind != "cochran_armitage":  # a Monte-Carlo p is a multiple of 1/200: make it continuous
         assert p == pytest.approx((200 * p).round() / 200)
@@ -83,21 +104,37 @@ def test_p_values_are_uniform_under_the_null(kind: str, draw, second: bool, rng:
 # the stratified test
 
 
-def test_stratification_removes_a_planted_effect_of_class_composition(rng: np.random.Generator) -> None:
+def test_stratification_removes_a_planted_effect_of_class_composition(
+    rng: np.random.Generator,
+) -> None:
     strata = np.repeat([0, 1], 500)
-    scores, group = rng.normal(size=1000) + 2 * strata, rng.random(1000) < np.where(strata, 0.3, 0.05)
-    pooled = resampling.stratified_permutation(scores, group, np.zeros(1000), 999, np.random.default_rng(0))
-    stratified = resampling.stratified_permutation(scores, group, strata, 999, np.random.default_rng(0))
+    scores, group = (
+        rng.normal(size=1000) + 2 * strata,
+        rng.random(1000) < np.where(strata, 0.3, 0.05),
+    )
+    pooled = resampling.stratified_permutation(
+        scores, group, np.zeros(1000), 999, np.random.default_rng(0)
+    )
+    stratified = resampling.stratified_permutation(
+        scores, group, strata, 999, np.random.default_rng(0)
+    )
     assert pooled[1] == 1 / 1000
     assert stratified[1] > 0.01
 
 
 def test_the_effect_that_is_shown_is_that_of_what_is_tested(rng: np.random.Generator) -> None:
-    """A class that is unlikely and often mistaken makes mistakes unlikely, though none is within its class."""
+    """A class that is unlikely and often mistaken makes mistakes unlikely, though none is within
+    its class.
+    """
     classes = np.repeat([0, 1], 2000)
-    failed, scores = rng.random(4000) < np.where(classes, 0.3, 0.05), rng.normal(size=4000) + 2 * classes
+    failed, scores = (
+        rng.random(4000) < np.where(classes, 0.3, 0.05),
+        rng.normal(size=4000) + 2 * classes,
+    )
     sample = split(failed, scores, classes, np.zeros(4000))
-    within = hypotheses.test("H1", "s", "f", "permutation_within_predicted_class", sample, settings(0))
+    within = hypotheses.test(
+        "H1", "s", "f", "permutation_within_predicted_class", sample, settings(0)
+    )
     pooled = hypotheses.test("H1", "s", "f", "permutation", sample, settings(0))
     assert abs(within.a12 - 0.5) < 4 * within.a12_null_sd
     assert pooled.a12 > 0.6
@@ -105,8 +142,14 @@ def test_the_effect_that_is_shown_is_that_of_what_is_tested(rng: np.random.Gener
 
 def test_one_stratum_agrees_with_scipy(rng: np.random.Generator) -> None:
     f, s = rng.normal(0.25, 1, 25), rng.normal(0, 1, 60)
-    expected = stats.permutation_test((f, s), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True,
-                                      n_resamples=20_000, alternative="greater", rng=rng)  # fmt: skip
+    expected = stats.permutation_test(
+        (f, s),
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        vectorized=True,
+        n_resamples=20_000,
+        alternative="greater",
+        rng=rng,
+    )
     group = np.arange(85) < 25
     difference, p = resampling.stratified_permutation(np.r_[f, s], group, np.zeros(85), 20_000, rng)
     assert difference == pytest.approx(expected.statistic)
@@ -116,7 +159,9 @@ def test_one_stratum_agrees_with_scipy(rng: np.random.Generator) -> None:
 def test_exact_stratified_p_on_a_case_small_enough_to_enumerate() -> None:
     scores, group = np.array([3.0, 1.0, 0.0, 5.0, 4.0]), np.array([True, False, False, True, False])
     strata = np.array([0, 0, 0, 1, 1])  # 3 x 2 arrangements, the observed one is the only largest
-    p = resampling.stratified_permutation(scores, group, strata, 60_000, np.random.default_rng(0))[1]
+    p = resampling.stratified_permutation(scores, group, strata, 60_000, np.random.default_rng(0))[
+        1
+    ]
     assert p == pytest.approx(1 / 6, abs=0.01)
 
 
@@ -138,16 +183,27 @@ def test_every_subset_is_drawn_equally_often(n: int, size: int, rng: np.random.G
 
 
 def confident(rng: np.random.Generator, adds: float) -> Sample:
-    """Return images whose log-density is a noisy copy of the confidence, plus ``adds`` where the image is a mistake."""
+    """Return images whose log-density is a noisy copy of the confidence, plus ``adds`` where the
+    image is a mistake.
+    """
     logit = rng.normal(2.5, 1.5, 4000)
     failed = rng.random(4000) > 1 / (1 + np.exp(-logit))
     msp = -1 / (1 + np.exp(-logit))
     return split(failed, rng.normal(size=4000) - 0.7 * logit + adds * failed, np.zeros(4000), msp)
 
 
-def test_a_noisy_copy_of_the_confidence_adds_nothing_though_it_finds_mistakes(rng: np.random.Generator) -> None:
+def test_a_noisy_copy_of_the_confidence_adds_nothing_though_it_finds_mistakes(
+    rng: np.random.Generator,
+) -> None:
     results = [
-        hypotheses.test("H4", "s", "f", "permutation_within_confidence_bins", confident(rng, 0), settings(seed, 99, 50))
+        hypotheses.test(
+            "H4",
+            "s",
+            "f",
+            "permutation_within_confidence_bins",
+            confident(rng, 0),
+            settings(seed, 99, 50),
+        )
         for seed in range(60)
     ]
     for p in ([r.p for r in results], [r.p_second for r in results]):
@@ -160,7 +216,12 @@ def test_a_noisy_copy_of_the_confidence_adds_nothing_though_it_finds_mistakes(rn
 
 def test_density_that_adds_to_the_confidence_is_found(rng: np.random.Generator) -> None:
     found = hypotheses.test(
-        "H4", "s", "f", "permutation_within_confidence_bins", confident(rng, 0.5), settings(0, 199, 50)
+        "H4",
+        "s",
+        "f",
+        "permutation_within_confidence_bins",
+        confident(rng, 0.5),
+        settings(0, 199, 50),
     )
     assert found.p == 1 / 200
     assert found.p_second < 1e-6
@@ -175,7 +236,10 @@ def test_likelihood_ratio_and_odds_agree_with_statsmodels(rng: np.random.Generat
 
     x, z = rng.normal(size=(2, 600))
     failed = rng.random(600) < 1 / (1 + np.exp(2 - x - 0.4 * z))
-    less, more = (sm.Logit(failed, sm.add_constant(np.column_stack(c))).fit(disp=0) for c in ([x, x**2], [x, x**2, z]))
+    less, more = (
+        sm.Logit(failed, sm.add_constant(np.column_stack(c))).fit(disp=0)
+        for c in ([x, x**2], [x, x**2, z])
+    )
     found = logistic.added_value(failed, np.column_stack([x, x**2]), z, 0.9)
     assert found.p == pytest.approx(stats.chi2.sf(2 * (more.llf - less.llf), 1) / 2)
     assert found.odds_ratio == pytest.approx(np.exp(more.params[-1]))
@@ -187,11 +251,15 @@ def test_likelihood_ratio_and_odds_agree_with_statsmodels(rng: np.random.Generat
 def test_separation_and_dependence_end_in_honest_values(rng: np.random.Generator) -> None:
     x, failed = rng.normal(size=(2, 100)), np.arange(100) < 30
     separated = logistic.added_value(failed, np.empty((100, 0)), failed + 0.01 * x[1], 0.95)
-    base = -30 * np.log(0.3) - 70 * np.log(0.7)  # of the constant alone; the supremum with the score is 0
+    base = -30 * np.log(0.3) - 70 * np.log(
+        0.7
+    )  # of the constant alone; the supremum with the score is 0
     assert separated.odds_ratio is None
     assert separated.p == pytest.approx(stats.norm.sf(np.sqrt(2 * base)), rel=0.01)
     assert logistic.added_value(failed, x[0][:, None], 3 * x[0] + 1, 0.95) == logistic.Added(1.0)
-    assert logistic.added_value(failed, x[0][:, None], np.full(100, 7.0), 0.95) == logistic.Added(1.0)
+    assert logistic.added_value(failed, x[0][:, None], np.full(100, 7.0), 0.95) == logistic.Added(
+        1.0
+    )
 
 
 def test_the_spline_is_cubic_between_its_knots_and_linear_beyond(rng: np.random.Generator) -> None:
@@ -208,7 +276,9 @@ def test_the_spline_is_cubic_between_its_knots_and_linear_beyond(rng: np.random.
 # H5: trend
 
 
-def test_trend_agrees_with_the_closed_form_of_cochran_and_armitage(rng: np.random.Generator) -> None:
+def test_trend_agrees_with_the_closed_form_of_cochran_and_armitage(
+    rng: np.random.Generator,
+) -> None:
     scores = rng.normal(size=500)
     failed = rng.random(500) < 1 / (1 + np.exp(1 - 0.5 * scores))
     counts = trend.by_decile(scores, failed)
@@ -217,7 +287,9 @@ def test_trend_agrees_with_the_closed_form_of_cochran_and_armitage(rng: np.rando
     deviation = (t * (counts[:, 1] - n * rate)).sum()
     z = deviation / np.sqrt(rate * (1 - rate) * ((n * t**2).sum() - (n * t).sum() ** 2 / 500))
     # statsmodels takes the variance of a permutation: n - 1 in place of n
-    assert trend.cochran_armitage(scores, failed) == pytest.approx(stats.norm.sf(z * np.sqrt(499 / 500)))
+    assert trend.cochran_armitage(scores, failed) == pytest.approx(
+        stats.norm.sf(z * np.sqrt(499 / 500))
+    )
     assert trend.cochran_armitage(-scores, failed) > 0.99
     ratio = trend.rate_ratio(scores, failed, 0.95)
     assert ratio["rate_ratio"] == pytest.approx(counts[-1, 1] / counts[0, 1])
@@ -238,7 +310,9 @@ def test_trend_without_failures_below_or_with_ties_is_honest() -> None:
 
 @pytest.mark.parametrize("digits", [None, 1, 0])  # rounded: with ties
 @pytest.mark.parametrize("window", [effect_sizes.WINDOW, 30])  # the small one forces the bisection
-def test_hodges_lehmann_agrees_with_brute_force(digits, window, monkeypatch, rng: np.random.Generator) -> None:
+def test_hodges_lehmann_agrees_with_brute_force(
+    digits, window, monkeypatch, rng: np.random.Generator
+) -> None:
     monkeypatch.setattr(effect_sizes, "WINDOW", window)
     f, s, d = rng.normal(1, 2, 40), rng.normal(0, 1, 75), rng.normal(0.5, 1, 60)
     if digits is not None:
@@ -255,7 +329,9 @@ def test_hodges_lehmann_agrees_with_brute_force(digits, window, monkeypatch, rng
     assert (low, high) == pytest.approx((walsh[c - 1], walsh[-c]), abs=1e-12)
 
 
-def test_hodges_lehmann_interval_holds_the_p_value_of_its_test_and_knows_its_limits(rng: np.random.Generator) -> None:
+def test_hodges_lehmann_interval_holds_the_p_value_of_its_test_and_knows_its_limits(
+    rng: np.random.Generator,
+) -> None:
     f, s = rng.normal(0.5, 1, 60), rng.normal(0, 1, 90)
     _, (low, high) = effect_sizes.hodges_lehmann(f, s, 0.95)
     for bound, outside in ((low, -1e-6), (high, 1e-6)):
@@ -264,7 +340,9 @@ def test_hodges_lehmann_interval_holds_the_p_value_of_its_test_and_knows_its_lim
     assert effect_sizes.hodges_lehmann(f[:2], s[:3], 0.95)[1] == (None, None)
 
 
-def test_a12_within_strata_is_the_share_of_pairs_won_and_its_null_deviation_is_right(rng: np.random.Generator) -> None:
+def test_a12_within_strata_is_the_share_of_pairs_won_and_its_null_deviation_is_right(
+    rng: np.random.Generator,
+) -> None:
     f, s = rng.normal(0.3, 1, 30).round(1), rng.normal(0, 1, 80).round(1)
     of_f, of_s = rng.integers(0, 4, 30), rng.integers(1, 5, 80)
     parts = effect_sizes.parts_of(of_f, of_s)
@@ -287,12 +365,17 @@ def test_power_agrees_with_a_simulation(rng: np.random.Generator) -> None:
     sd = effect_sizes.a12_null_sd(60, 200, effect_sizes.WHOLE)
     assert effect_sizes.power(0.6, sd, 0.02) == pytest.approx(rejected, abs=0.04)
     assert effect_sizes.power(effect_sizes.detectable_a12(sd, 0.02), sd, 0.02) == pytest.approx(0.8)
-    assert effect_sizes.detectable_a12(effect_sizes.a12_null_sd(2, 2, effect_sizes.WHOLE), 0.02) is None
+    assert (
+        effect_sizes.detectable_a12(effect_sizes.a12_null_sd(2, 2, effect_sizes.WHOLE), 0.02)
+        is None
+    )
 
 
 def test_table_has_no_nan_and_families_share_alpha(rng: np.random.Generator) -> None:
     one = hypotheses.test("H3", "s", "f", "permutation", null_of_h3(rng), settings(0))
-    few = hypotheses.test("H1", "s", "f", "permutation", Sample(group(np.ones(1)), group(np.ones(9))), settings(0))
+    few = hypotheses.test(
+        "H1", "s", "f", "permutation", Sample(group(np.ones(1)), group(np.ones(9))), settings(0)
+    )
     table = hypotheses.adjusted([one, few], 0.05, 0.56)
     first, second = json.loads(json.dumps(table.to_dict("records"), allow_nan=False))
     assert first["power"] == pytest.approx(effect_sizes.power(0.56, one.a12_null_sd, 0.025))
@@ -304,22 +387,39 @@ def test_table_has_no_nan_and_families_share_alpha(rng: np.random.Generator) -> 
 # controls
 
 
-def test_controls_pass_on_independent_labels_and_fail_where_something_is_wrong(rng: np.random.Generator) -> None:
+def test_controls_pass_on_independent_labels_and_fail_where_something_is_wrong(
+    rng: np.random.Generator,
+) -> None:
     sample = null_of_h5(rng)
     scores = sample.successes.scores
-    found = negative_controls.all_of(sample, scores - 1, negative_controls.Settings(200, 99, 200, 0.01, 0))
-    assert [c.control for c in found] == ["id_halves", "random_score", "shuffled_correctness", "train_against_test"]
+    found = negative_controls.all_of(
+        sample, scores - 1, negative_controls.Settings(200, 99, 200, 0.01, 0)
+    )
+    assert [c.control for c in found] == [
+        "id_halves",
+        "random_score",
+        "shuffled_correctness",
+        "train_against_test",
+    ]
     assert [c.passed for c in found] == [True, True, True, None]
     assert found[3].difference == pytest.approx(1)
     assert found[3].low > 0.6
-    assert found == negative_controls.all_of(sample, scores - 1, negative_controls.Settings(200, 99, 200, 0.01, 0))
+    assert found == negative_controls.all_of(
+        sample, scores - 1, negative_controls.Settings(200, 99, 200, 0.01, 0)
+    )
     broken = negative_controls._uniform(
-        "broken", 9, 9, lambda rng: rng.random() ** 2, negative_controls.Settings(200, 9, 9, 0.01, 0)
+        "broken",
+        9,
+        9,
+        lambda rng: rng.random() ** 2,
+        negative_controls.Settings(200, 9, 9, 0.01, 0),
     )
     assert broken.passed is False
     assert broken.low > 0.05
     nobody = negative_controls.all_of(
-        Sample(group(scores[:0]), sample.successes), scores, negative_controls.Settings(20, 9, 20, 0.01, 0)
+        Sample(group(scores[:0]), sample.successes),
+        scores,
+        negative_controls.Settings(20, 9, 20, 0.01, 0),
     )
     assert nobody[2].passed is None
 
@@ -328,14 +428,26 @@ def scores_table(rng: np.random.Generator) -> pd.DataFrame:
     n = 300
     common = {"set": "test", "index": np.arange(n), "label": 0, "prediction": rng.integers(0, 2, n)}
     msp, correct = -rng.uniform(0.5, 1, n), rng.random(n) < 0.8
-    test = pd.DataFrame({"source": "id", **common, "correct": correct, "log_density": rng.normal(size=n), "msp": msp})
+    test = pd.DataFrame(
+        {
+            "source": "id",
+            **common,
+            "correct": correct,
+            "log_density": rng.normal(size=n),
+            "msp": msp,
+        }
+    )
     hit = test[test["correct"]].iloc[:50].assign(source="adversarial", set="pgd", correct=False)
     far = test.iloc[:60].assign(source="ood", set="noise", correct=False)
     fit = test.assign(source="fit", set="fit", correct=True)
-    return pd.concat([test, hit.assign(log_density=hit["log_density"] + 1), far, fit], ignore_index=True)
+    return pd.concat(
+        [test, hit.assign(log_density=hit["log_density"] + 1), far, fit], ignore_index=True
+    )
 
 
-def test_stage_writes_every_row_and_asks_for_training_images(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_stage_writes_every_row_and_asks_for_training_images(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
     (tmp_path / "params.yaml").write_text(SMOKE)
     table = scores_table(rng)
     table.to_parquet(tmp_path / "scores.parquet")
@@ -343,26 +455,46 @@ def test_stage_writes_every_row_and_asks_for_training_images(tmp_path: Path, rng
     for out in ("a", "b"):
         done = run(tmp_path, "hypotheses", "scores.parquet", f"data/hypotheses/{out}")
         assert done.returncode == 0, done.stderr
-        texts.append({path.name: path.read_bytes() for path in (tmp_path / "data/hypotheses" / out).iterdir()})
+        texts.append(
+            {
+                path.name: path.read_bytes()
+                for path in (tmp_path / "data/hypotheses" / out).iterdir()
+            }
+        )
     assert texts[0] == texts[1]
-    assert texts[0].keys() == {"hypotheses.json", "controls.json", "hypotheses.md", "metrics.json", "warnings.json"}
+    assert texts[0].keys() == {
+        "hypotheses.json",
+        "controls.json",
+        "hypotheses.md",
+        "metrics.json",
+        "warnings.json",
+    }
     rows = json.loads(texts[0]["hypotheses.json"])
     assert [(row["hypothesis"], row["set"]) for row in rows] == [
-        ("H1", "test"), ("H2", "pgd"), ("H3", "noise"), ("H4", "test"), ("H5", "test")
-    ]  # fmt: skip
+        ("H1", "test"),
+        ("H2", "pgd"),
+        ("H3", "noise"),
+        ("H4", "test"),
+        ("H5", "test"),
+    ]
     assert rows[1]["hodges_lehmann"] == pytest.approx(1)
     metrics = json.loads(texts[0]["metrics.json"])
     assert metrics["H5.test.p"] == rows[4]["p"]
-    assert metrics["control.random_score.value"] == json.loads(texts[0]["controls.json"])[1]["value"]
+    assert (
+        metrics["control.random_score.value"] == json.loads(texts[0]["controls.json"])[1]["value"]
+    )
     table[table["source"] != "fit"].to_parquet(tmp_path / "scores.parquet")
     done = run(tmp_path, "hypotheses", "scores.parquet", "data/hypotheses/c")
     refused(done, "scores.parquet", "column source", "of fit")
 
 
 KINDS = [
-    "permutation", "permutation_paired", "permutation_within_predicted_class", "permutation_within_confidence_bins",
+    "permutation",
+    "permutation_paired",
+    "permutation_within_predicted_class",
+    "permutation_within_confidence_bins",
     "cochran_armitage",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -381,7 +513,9 @@ def test_scores_that_all_tie_are_no_evidence(kind: str, n: int) -> None:
 def test_two_on_a_side_are_tested(kind: str, m: int, n: int, rng: np.random.Generator) -> None:
     if kind == "permutation_paired":
         m = n = min(m, n)
-    sides = [Group(rng.normal(size=k), rng.integers(0, 2, k), -rng.uniform(0.5, 1, k)) for k in (m, n)]
+    sides = [
+        Group(rng.normal(size=k), rng.integers(0, 2, k), -rng.uniform(0.5, 1, k)) for k in (m, n)
+    ]
     found = hypotheses.test("H", "s", "f", kind, Sample(*sides), settings(0))
     (row,) = hypotheses.adjusted([found], 0.05, 0.56).to_dict("records")
     json.dumps(row, allow_nan=False)
@@ -404,12 +538,16 @@ def test_controls_of_few_are_finite(n: int, rng: np.random.Generator) -> None:
         (one, group(np.ones(40)), 9),
     ):
         found = negative_controls.all_of(
-            Sample(failures, successes), np.ones(train), negative_controls.Settings(20, 19, 20, 0.01, 0)
-        )  # fmt: skip
+            Sample(failures, successes),
+            np.ones(train),
+            negative_controls.Settings(20, 19, 20, 0.01, 0),
+        )
         json.dumps([vars(control) for control in found], allow_nan=False)
 
 
 def test_pairs_are_refused_where_there_are_none() -> None:
     old = "{failure: ood, density: lower, test: permutation,"
-    with pytest.raises(InputError, match="hypotheses.registered.H3 .*permutation_paired for adversarial only"):
+    with pytest.raises(
+        InputError, match="hypotheses.registered.H3 .*permutation_paired for adversarial only"
+    ):
         params.parse(SMOKE.replace(old, old.replace("permutation,", "permutation_paired,")))

@@ -1,4 +1,6 @@
-"""From any row of MLflow to commit, hashes and environment, and from any artifact to the row that made it."""
+"""From any row of MLflow to commit, hashes and environment, and from any artifact to the row that
+made it.
+"""
 
 import contextlib
 import re
@@ -34,7 +36,7 @@ def first_row(checkout: Checkout):
 
 
 def show(checkout: Checkout, what: str) -> str:
-    """What `mistakes show` prints, without the seconds that a new process takes to import MLflow."""
+    """What `mistakes show` prints, without the time of a new process to import MLflow."""
     with contextlib.chdir(checkout.folder):
         return lineage.describe(what)
 
@@ -45,7 +47,11 @@ def test_a_row_leads_to_its_commit_and_back_to_every_byte(lab: Checkout, tmp_pat
     results = lab.run("git", "rev-parse", "HEAD").stdout.strip()
     assert re.search(rf"^commit +{results}$", shown, re.MULTILINE)
     lock = yaml.safe_load(lab.run("git", "show", f"{results}:dvc.lock").stdout)
-    outs = {out["path"]: out["md5"] for entry in lock["stages"].values() for out in entry.get("outs", [])}
+    outs = {
+        out["path"]: out["md5"]
+        for entry in lock["stages"].values()
+        for out in entry.get("outs", [])
+    }
     assert len(outs) > 30
     for path, md5 in outs.items():
         assert re.search(rf" {re.escape(md5)} +{re.escape(path)} ", shown), path
@@ -56,9 +62,12 @@ def test_a_row_leads_to_its_commit_and_back_to_every_byte(lab: Checkout, tmp_pat
     (command,) = re.findall(r"^get it back +(git checkout .*?)(?: +#.*)?$", shown, re.MULTILINE)
     other.run("bash", "-euc", f"git stash --quiet; {command}")
     assert other.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
-    assert outs[TABLE] == subprocess.run(
-        ["md5sum", other.folder / TABLE], capture_output=True, text=True, check=True
-    ).stdout.split()[0]  # fmt: skip
+    assert (
+        outs[TABLE]
+        == subprocess.run(
+            ["md5sum", other.folder / TABLE], capture_output=True, text=True, check=True
+        ).stdout.split()[0]
+    )
 
 
 def test_a_row_leads_to_the_environment_which_no_hashed_file_holds(lab: Checkout) -> None:
@@ -67,7 +76,9 @@ def test_a_row_leads_to_the_environment_which_no_hashed_file_holds(lab: Checkout
     assert "the same as here" in shown
     (digest,) = re.findall(r"environment/(\w+)\.txt", shown)
     listed = next(lab.folder.rglob(f"{row.info.run_id}/artifacts/environment/{digest}.txt"))
-    assert {f"torch=={version('torch')}", f"dvc=={version('dvc')}"} <= set(listed.read_text().splitlines())
+    assert {f"torch=={version('torch')}", f"dvc=={version('dvc')}"} <= set(
+        listed.read_text().splitlines()
+    )
     for run in lab.runs(level="stage"):
         assert run.data.tags["environment"] == digest
         assert len(run.data.tags["git.commit"]) == 40
@@ -82,12 +93,19 @@ def test_a_row_leads_to_the_environment_which_no_hashed_file_holds(lab: Checkout
 
 def test_another_environment_is_told_by_package(lab: Checkout, tmp_path: Path) -> None:
     (tmp_path / "torch-0.0.1.dist-info").mkdir()
-    done = lab.run("mistakes", "show", first_row(lab).info.run_id, PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[1]}")
+    done = lab.run(
+        "mistakes",
+        "show",
+        first_row(lab).info.run_id,
+        PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[1]}",
+    )
     assert f"differs here: torch=={version('torch')}" in done.stdout
 
 
 @pytest.mark.parametrize("way", ["path", "absolute", "copy", "folder", "inside"])
-def test_an_artifact_leads_to_the_execution_that_made_it(lab: Checkout, tmp_path: Path, way: str) -> None:
+def test_an_artifact_leads_to_the_execution_that_made_it(
+    lab: Checkout, tmp_path: Path, way: str
+) -> None:
     row = first_row(lab)
     what, stage = {
         "path": (TABLE, "scores"),
@@ -97,16 +115,26 @@ def test_an_artifact_leads_to_the_execution_that_made_it(lab: Checkout, tmp_path
         "inside": ("data/features/smoke/fit/labels.npy", "features"),
     }[way]
     shown = show(lab, str(what))
-    assert re.search(rf"^made by +{stage}@smoke \({row.data.tags[f'ran.{stage}']}\), FINISHED", shown, re.MULTILINE)
+    assert re.search(
+        rf"^made by +{stage}@smoke \({row.data.tags[f'ran.{stage}']}\), FINISHED",
+        shown,
+        re.MULTILINE,
+    )
     assert re.search(rf"^row +smoke \({row.info.run_id}\)", shown, re.MULTILINE)
 
 
-def test_an_experiment_leads_to_its_own_commit_and_its_cached_stages_to_the_first_row(lab: Checkout) -> None:
+def test_an_experiment_leads_to_its_own_commit_and_its_cached_stages_to_the_first_row(
+    lab: Checkout,
+) -> None:
     shown = show(lab, "wide/smoke")
-    (ref,) = lab.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/wide").stdout.split()
+    (ref,) = lab.run(
+        "git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/wide"
+    ).stdout.split()
     assert re.search(rf"^commit +{ref}$", shown, re.MULTILINE)
     tags = first_row(lab).data.tags
-    assert re.search(rf"{tags['md5.' + TABLE]} +{TABLE}  \(cached, run {tags['ran.scores']}\)", shown)
+    assert re.search(
+        rf"{tags['md5.' + TABLE]} +{TABLE}  \(cached, run {tags['ran.scores']}\)", shown
+    )
     assert not re.search(r"data/detection/smoke/metrics.json  \(cached", shown)
 
 
@@ -115,8 +143,12 @@ def test_results_that_are_in_no_commit_are_said_to_be_so(lab: Checkout, tmp_path
     start = other.run("git", "rev-parse", "HEAD").stdout.strip()
     other.run("dvc", "exp", "remove", "wide")
     shown = show(other, "wide/smoke")
-    assert re.search(rf"^commit +none here holds exactly this; it began from {start}$", shown, re.MULTILINE)
-    assert re.search(r"^ +changed: .*data/detection/smoke/metrics.json.* params.yaml", shown, re.MULTILINE)
+    assert re.search(
+        rf"^commit +none here holds exactly this; it began from {start}$", shown, re.MULTILINE
+    )
+    assert re.search(
+        r"^ +changed: .*data/detection/smoke/metrics.json.* params.yaml", shown, re.MULTILINE
+    )
     other.run("git", "commit", "--quiet", "--all", "--message=wide")
     head = other.run("git", "rev-parse", "HEAD").stdout.strip()
     assert re.search(rf"^commit +{head}$", show(other, "wide/smoke"), re.MULTILINE)

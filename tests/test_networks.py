@@ -1,4 +1,6 @@
-"""What networks and files of users are like: outputs, tokens, one logit, probabilities, labels in another order."""
+"""What networks and files of users are like: outputs, tokens, one logit, probabilities, labels in
+another order.
+"""
 
 import json
 import sys
@@ -80,7 +82,8 @@ FORMS = {
 class Net(nn.Module):
     def __init__(self, classes, form, trace=True):
         super().__init__()
-        self.hidden, self.head, self.form, self.trace = nn.Linear(64, 32), nn.Linear(32, classes), form, trace
+        self.hidden, self.head = nn.Linear(64, 32), nn.Linear(32, classes)
+        self.form, self.trace = form, trace
 
     def forward(self, x):
         if not self.trace and x.mean() > 1e9:  # what torch.fx cannot follow
@@ -98,7 +101,8 @@ def make(classes=10, form="tensor", trace=True):
 
 def tv(classes=10):
     from torchvision.models import VisionTransformer
-    return VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=24, mlp_dim=48, num_classes=classes)
+    sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 24, "mlp_dim": 48}
+    return VisionTransformer(32, 8, num_classes=classes, **sizes)
 
 def swin(classes=10):
     from torchvision.models import SwinTransformer
@@ -110,7 +114,8 @@ def convnext(classes=10):
 
 def timm_vit(**k):
     import timm
-    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 10}
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2}
+    sizes |= {"num_heads": 2, "num_classes": 10}
     return timm.create_model("vit_tiny_patch16_224", pretrained=False, **sizes, **k)
 
 def timm_without_class_token():
@@ -119,13 +124,15 @@ def timm_without_class_token():
 def timm_swin():
     import timm
     sizes = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 12, "num_classes": 10}
-    return timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, depths=(2, 2), num_heads=(2, 2), **sizes)
+    sizes |= {"depths": (2, 2), "num_heads": (2, 2)}
+    return timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, **sizes)
 
 class Encoder(nn.Module):
     def __init__(self, follow):
         super().__init__()
         self.embed = nn.Conv2d(3, 12, 8, 8)
-        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, 2, 24, batch_first=True), 2)
+        layer = nn.TransformerEncoderLayer(12, 2, 24, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
         self.head, self.follow = nn.Linear(12, 10), follow
 
     def forward(self, x):
@@ -150,7 +157,8 @@ def sound():
 class First(nn.Module):  # torch's transformers have the tokens first, if nothing is said
     def __init__(self):
         super().__init__()
-        self.embed, self.norm, self.head = nn.Conv2d(3, 12, (16, 8), (16, 8)), nn.LayerNorm(12), nn.Linear(12, 10)
+        self.embed = nn.Conv2d(3, 12, (16, 8), (16, 8))
+        self.norm, self.head = nn.LayerNorm(12), nn.Linear(12, 10)
 
     def forward(self, x):
         return self.head(self.norm(self.embed(x).flatten(2).permute(2, 0, 1)).mean(0))
@@ -211,14 +219,30 @@ def trained(code, digits, tmp_path_factory: pytest.TempPathFactory) -> dict[int,
 
 def entry(**values: Any) -> dict[str, Any]:
     """Pass an entry through params.yaml."""
-    base = {"source": "entrypoint", "weights": None, "arguments": {}, "layer": "hidden", "early": [], **INPUT}
+    base = {
+        "source": "entrypoint",
+        "weights": None,
+        "arguments": {},
+        "layer": "hidden",
+        "early": [],
+        **INPUT,
+    }
     document = yaml.safe_load(SMOKE) | {"classifiers": {"mine": base | values}}
     return params.parse(yaml.safe_dump(document)).classifiers["mine"].model_dump()
 
 
-def take(trained: dict[int, Path], form: str, images: np.ndarray, classes: int = 10, trace: bool = True, **more: Any):
+def take(
+    trained: dict[int, Path],
+    form: str,
+    images: np.ndarray,
+    classes: int = 10,
+    trace: bool = True,
+    **more: Any,
+):
     arguments = {"form": form, "classes": classes, "trace": trace}
-    values = entry(entrypoint="usernets:make", arguments=arguments, weights=str(trained[classes]), **more)
+    values = entry(
+        entrypoint="usernets:make", arguments=arguments, weights=str(trained[classes]), **more
+    )
     return validate_external.take(values, "classifiers.mine", images, classes, CPU)
 
 
@@ -248,8 +272,12 @@ def test_logits_are_found_among_the_outputs_wherever_the_network_is_called(
     form: str, trace: bool, trained, digits, tmp_path: Path
 ) -> None:
     images, truth = digits[0][1000:1060], digits[1][1000:1060]
-    expected = take(trained, "tensor", images)(torch.as_tensor(images).float() / 255).detach().numpy()
-    external.save(take(trained, form, images, trace=trace, output=FORMS[form]), tmp_path / "m.safetensors")
+    expected = (
+        take(trained, "tensor", images)(torch.as_tensor(images).float() / 255).detach().numpy()
+    )
+    external.save(
+        take(trained, form, images, trace=trace, output=FORMS[form]), tmp_path / "m.safetensors"
+    )
     model = models.load(tmp_path / "m.safetensors")
     batch = Extractor(model, "penultimate", None, CPU).whole(images, 7)
     assert batch.logits == pytest.approx(expected, abs=0.02 if form == "half" else 1e-5)
@@ -257,7 +285,9 @@ def test_logits_are_found_among_the_outputs_wherever_the_network_is_called(
     assert (adversarial.predict(model, images, CPU, 7) == expected.argmax(1)).all()
     right = np.flatnonzero(expected.argmax(1) == truth)[:10]
     arguments = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 5}
-    made = adversarial.run(model, images[right], truth[right], "LinfPGDAttack", "linf", arguments, 0, CPU, 10)
+    made = adversarial.run(
+        model, images[right], truth[right], "LinfPGDAttack", "linf", arguments, 0, CPU, 10
+    )
     assert made.success.all()
 
 
@@ -267,24 +297,40 @@ def test_logits_are_found_among_the_outputs_wherever_the_network_is_called(
         (
             "two",
             None,
-            r"returns a tuple of 0: tensor \(8, 10\), 1: tensor \(8, 10\), more than one of them with 10 num",
+            (
+                r"returns a tuple of 0: tensor \(8, 10\), 1: tensor \(8, 10\), more than one of"
+                r" them with 10 num"
+            ),
         ),
         (
             "two_named",
             None,
-            "main: tensor .*more than one .*the key output says which are the logits, by name or by place",
+            (
+                "main: tensor .*more than one .*the key output says which are the logits, by name"
+                " or by place"
+            ),
         ),
-        ("wide", None, r"tuple of 0: tensor \(8, 32\), 1: tensor \(8, 32\), none of them with 10 numbers"),
+        (
+            "wide",
+            None,
+            r"tuple of 0: tensor \(8, 32\), 1: tensor \(8, 32\), none of them with 10 numbers",
+        ),
         ("text", None, "the network returns a str, none of them"),
         ("nothing", None, "the network returns a NoneType"),
-        ("dict", "logit", "mine.output is 'logit', expected one of what the network returns: features, logits"),
+        (
+            "dict",
+            "logit",
+            "mine.output is 'logit', expected one of what the network returns: features, logits",
+        ),
         ("logits_features", 2, "mine.output is 2, expected one of what the network returns: 0, 1"),
         ("tensor", 0, "mine.output is 0, expected one of what the network returns: null"),
         ("nested", 1, "the logits must be a tensor"),
         ("dict", "features", r"logits of an image is \(32,\), expected \(10,\)"),
     ],
 )
-def test_outputs_of_which_none_is_the_logits_are_listed(form, output, words: str, trained, digits) -> None:
+def test_outputs_of_which_none_is_the_logits_are_listed(
+    form, output, words: str, trained, digits
+) -> None:
     with pytest.raises(InputError, match=words) as caught:
         take(trained, form, digits[0][:20], output=output)
     assert "\n" not in str(caught.value)
@@ -304,7 +350,12 @@ class Parts(nn.Module):
         y = self.head(z)
         if self.form == "dict":
             return {"early_1": x, "logits": y, "features": z}
-        return {"swapped": (y, z), "order": (z, y, x), "single": (z, (y[:, 1:] - y[:, :1])), "same": (y, y)}[self.form]
+        return {
+            "swapped": (y, z),
+            "order": (z, y, x),
+            "single": (z, (y[:, 1:] - y[:, :1])),
+            "same": (y, y),
+        }[self.form]
 
 
 @pytest.mark.parametrize("form", ["order", "swapped", "dict", "single", "same"])
@@ -320,13 +371,20 @@ def test_archives_may_return_logits_first_or_a_dict(form, trained, code, digits,
     base = {"source": "torch_export", "path": str(tmp_path / "p.pt2"), **INPUT}
     document = yaml.safe_load(SMOKE) | {"classifiers": {"mine": base}}
     values = params.parse(yaml.safe_dump(document)).classifiers["mine"].model_dump()
-    external.save(validate_external.take(values, "classifiers.mine", images, classes, CPU), tmp_path / "m.safetensors")
-    batch = Extractor(models.load(tmp_path / "m.safetensors"), "penultimate", None, CPU).whole(images, 6)
+    external.save(
+        validate_external.take(values, "classifiers.mine", images, classes, CPU),
+        tmp_path / "m.safetensors",
+    )
+    batch = Extractor(models.load(tmp_path / "m.safetensors"), "penultimate", None, CPU).whole(
+        images, 6
+    )
     y = net(x).detach().numpy()
     assert batch.logits - batch.logits[:, :1] == pytest.approx(y - y[:, :1], abs=1e-4)
     z = y if form == "same" else net.hidden(x.flatten(1)).relu().detach().numpy()
     assert batch.features == pytest.approx(z, abs=1e-5)
-    assert [part.shape[1] for part in batch.early] == ([2] if form in ("order", "dict") else [z.shape[1]])
+    assert [part.shape[1] for part in batch.early] == (
+        [2] if form in ("order", "dict") else [z.shape[1]]
+    )
 
 
 # one logit, probabilities, logarithms
@@ -336,20 +394,31 @@ def test_archives_may_return_logits_first_or_a_dict(form, trained, code, digits,
 def test_one_logit_becomes_two_columns(form: str, trained, digits) -> None:
     images, truth = digits[0][1000:1100], (digits[1][1000:1100] >= 5).astype(int)
     model, both = take(trained, form, images, classes=2), take(trained, "tensor", images, classes=2)
-    batch, expected = (Extractor(m, "penultimate", None, CPU).whole(images, 30).logits for m in (model, both))
+    batch, expected = (
+        Extractor(m, "penultimate", None, CPU).whole(images, 30).logits for m in (model, both)
+    )
     assert batch.shape == (100, 2)
     assert (batch[:, 0] == 0).all()
     assert batch[:, 1] == pytest.approx(expected[:, 1] - expected[:, 0], abs=1e-4)
     said: list[str] = []
-    assert validate_external.judge(model, "classifiers.mine", images, truth, ["small", "large"], CPU, said.append) > 0.8
+    assert (
+        validate_external.judge(
+            model, "classifiers.mine", images, truth, ["small", "large"], CPU, said.append
+        )
+        > 0.8
+    )
     assert not said
     with pytest.raises(InputError, match="the order large, small it would"):
-        validate_external.judge(model, "classifiers.mine", images, 1 - truth, ["small", "large"], CPU, said.append)
+        validate_external.judge(
+            model, "classifiers.mine", images, 1 - truth, ["small", "large"], CPU, said.append
+        )
 
 
 def test_one_logit_for_more_than_two_classes_is_refused(code, digits) -> None:
     values = entry(entrypoint="usernets:make", arguments={"form": "column", "classes": 2})
-    with pytest.raises(InputError, match=r"logits of an image is \(1,\), expected \(10,\), one for each class"):
+    with pytest.raises(
+        InputError, match=r"logits of an image is \(1,\), expected \(10,\), one for each class"
+    ):
         validate_external.take(values, "classifiers.mine", digits[0][:20], 10, CPU)
 
 
@@ -359,7 +428,10 @@ def test_one_logit_for_more_than_two_classes_is_refused(code, digits) -> None:
         (
             "softmax",
             10,
-            "on val: all rows of logits are non-negative and sum to 1: .*give logits, the values before the",
+            (
+                "on val: all rows of logits are non-negative and sum to 1: .*give logits, the"
+                " values before the"
+            ),
         ),
         ("half_softmax", 10, "sum to 1: these are probabilities; give logits"),
         ("softmax", 2, "sum to 1: these are probabilities"),
@@ -367,29 +439,44 @@ def test_one_logit_for_more_than_two_classes_is_refused(code, digits) -> None:
         ("nan", 10, r"on val: row 99 is NaN or infinite, expected finite numbers"),
     ],
 )
-def test_networks_that_end_in_probabilities_are_refused(form, classes, words: str, trained, digits) -> None:
+def test_networks_that_end_in_probabilities_are_refused(
+    form, classes, words: str, trained, digits
+) -> None:
     images, truth = digits[0][1000:1200], digits[1][1000:1200]
     if form == "nan":  # beyond the first images, which are looked at one by one
         images = np.r_[images[:99], np.full((1, 1, 8, 8), 255, np.uint8), images[100:]]
     model, names = take(trained, form, images, classes=classes), list("0123456789")[:classes]
     with pytest.raises(InputError, match=words):
-        validate_external.judge(model, "classifiers.mine", images, truth % classes, names, CPU, print)
+        validate_external.judge(
+            model, "classifiers.mine", images, truth % classes, names, CPU, print
+        )
 
 
 def test_sigmoids_that_do_not_sum_to_1_are_warned_of(trained, digits) -> None:
     said: list[str] = []
     model = take(trained, "sigmoids", digits[0][1000:1200])
     validate_external.judge(
-        model, "mine", digits[0][1000:1200], digits[1][1000:1200], list("0123456789"), CPU, said.append
+        model,
+        "mine",
+        digits[0][1000:1200],
+        digits[1][1000:1200],
+        list("0123456789"),
+        CPU,
+        said.append,
     )
     assert len(said) == 1
     assert "all logits lie in [0, 1]; if these are probabilities of a sigmoid" in said[0]
 
 
-def test_log_probabilities_of_a_network_are_welcome_also_where_they_are_minus_infinity(trained, digits) -> None:
+def test_log_probabilities_of_a_network_are_welcome_also_where_they_are_minus_infinity(
+    trained, digits
+) -> None:
     images, truth, said = digits[0][1000:1200], digits[1][1000:1200], []
     model = take(trained, "log", images)
-    assert validate_external.judge(model, "mine", images, truth, list("0123456789"), CPU, said.append) > 0.8
+    assert (
+        validate_external.judge(model, "mine", images, truth, list("0123456789"), CPU, said.append)
+        > 0.8
+    )
     assert "mine, on val: -inf in " in said[0]
     batch = Extractor(model, "penultimate", None, CPU).whole(images, 50)
     assert np.isfinite(batch.logits).all()
@@ -402,7 +489,9 @@ def as_npz(path: Path, **values: np.ndarray) -> Path:
     return path
 
 
-def rows(rng: np.random.Generator, k: int = 4, n: int = 200, accuracy: float = 0.9) -> dict[str, np.ndarray]:
+def rows(
+    rng: np.random.Generator, k: int = 4, n: int = 200, accuracy: float = 0.9
+) -> dict[str, np.ndarray]:
     labels = rng.integers(0, k, n)
     shown = np.where(rng.random(n) < accuracy, labels, rng.integers(0, k, n))
     scores = rng.normal(size=(n, k)) + 6 * np.eye(k)[shown]
@@ -415,13 +504,24 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 def read(path: Path, **values: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
     said: list[str] = []
-    return feature_files.read({"train": as_npz(path / "a.npz", **values)}, {}, None, said.append)[0]["train"], said
+    return (
+        feature_files.read({"train": as_npz(path / "a.npz", **values)}, {}, None, said.append)[0][
+            "train"
+        ],
+        said,
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (softmax, "a.npz: logits: all rows of logits are non-negative and sum to 1: these are probabilities; give log"),
+        (
+            softmax,
+            (
+                "a.npz: logits: all rows of logits are non-negative and sum to 1: these are"
+                " probabilities; give log"
+            ),
+        ),
         (lambda s: softmax(s).astype(np.float16), "sum to 1: these are probabilities"),
         (lambda s: softmax(s).round(3), "these are probabilities"),
         (lambda s: 100 * softmax(s), "sum to 100: these are probabilities"),
@@ -445,11 +545,14 @@ def test_log_probabilities_and_half_precision_in_files_are_welcome(tmp_path: Pat
     found, said = read(tmp_path, **values | {"logits": log})
     rows_with = np.isinf(log).any(1).sum()
     assert (
-        f"a.npz: logits: -inf in {rows_with} of 200 rows, the logarithm of a probability of 0, is taken as" in said[0]
+        f"a.npz: logits: -inf in {rows_with} of 200 rows, the logarithm of a probability of 0, is"
+        " taken as" in said[0]
     )
     assert np.isfinite(found["logits"]).all()
     assert softmax(found["logits"]) == pytest.approx(softmax(log), abs=1e-6)
-    assert (found["logits"][np.isinf(log)] <= log.max(1)[np.isinf(log).nonzero()[0]] - 104 + 1e-3).all()
+    assert (
+        found["logits"][np.isinf(log)] <= log.max(1)[np.isinf(log).nonzero()[0]] - 104 + 1e-3
+    ).all()
     found, said = read(tmp_path, **values | {"logits": values["logits"].astype(np.float16)})
     assert found["logits"].dtype == np.float32
     assert not said
@@ -468,11 +571,14 @@ def test_files_of_one_logit_are_two_columns(shape: tuple[int, ...], tmp_path: Pa
     assert found["logits"] == pytest.approx(np.stack([np.zeros(200), one], axis=1), abs=1e-6)
     assert not said
     with pytest.raises(
-        InputError, match=r"one logit lies in \[0, 1\] in all 200 rows, so it is a probability p; give log"
+        InputError,
+        match=r"one logit lies in \[0, 1\] in all 200 rows, so it is a probability p; give log",
     ):
         read(tmp_path, **values | {"logits": 1 / (1 + np.exp(-one.reshape(shape)))})
     with pytest.raises(InputError, match="labels are -1 and 1, expected 0 and 1, the two classes"):
-        read(tmp_path, **values | {"logits": one.reshape(shape), "labels": 2 * values["labels"] - 1})
+        read(
+            tmp_path, **values | {"logits": one.reshape(shape), "labels": 2 * values["labels"] - 1}
+        )
 
 
 def test_tables_of_one_logit(tmp_path: Path, rng) -> None:
@@ -484,10 +590,13 @@ def test_tables_of_one_logit(tmp_path: Path, rng) -> None:
     assert found["logits"].max() == 104
     assert "-inf in" in said[0]
     for column in ("logits", "logits_0"):
-        table = {column: values["logits"][:, 1] - values["logits"][:, 0], "labels": values["labels"]}
-        pd.DataFrame(table | {f"features_{i}": values["features"][:, i] for i in range(5)}).to_parquet(
-            tmp_path / "t.parquet"
-        )
+        table = {
+            column: values["logits"][:, 1] - values["logits"][:, 0],
+            "labels": values["labels"],
+        }
+        pd.DataFrame(
+            table | {f"features_{i}": values["features"][:, i] for i in range(5)}
+        ).to_parquet(tmp_path / "t.parquet")
         found = feature_files.read({"train": tmp_path / "t.parquet"}, {}, None)[0]["train"]
         assert found["logits"].shape == (200, 2)
 
@@ -498,10 +607,14 @@ def test_a_guard_for_outputs_takes_one_logit_and_refuses_probabilities(rng) -> N
     both, _ = logits.checked(odds, "x")
     settings = density.Optimisation(2, 2, 64, 1e-3, 5.0, 0)
     nothing = lambda *_, **__: None  # noqa: E731
-    flow = density.fit(z, z, "maf", "raw", 5, 1, 8, settings, CPU, nothing).density.requires_grad_(False)
+    flow = density.fit(z, z, "maf", "raw", 5, 1, 8, settings, CPU, nothing).density.requires_grad_(
+        False
+    )
     log_density = density.evaluate(flow.log_prob, z)
     reference = ((), both, log_density)
-    fitted = guard.fit((), both, reference, guard.Settings(0, dict.fromkeys(guard.PARTS, 0.2), 8, 1, 64, 0.01))
+    fitted = guard.fit(
+        (), both, reference, guard.Settings(0, dict.fromkeys(guard.PARTS, 0.2), 8, 1, 64, 0.01)
+    )
     form = guard_model.Form(["no", "yes"], None, None, "penultimate", None, 100, 0.1, "correct")
     deployed = guard_model.Deployed(form, None, flow, fitted, fitted.score((), both, log_density))
     expected = deployed.predict({"features": z, "logits": both})
@@ -510,7 +623,9 @@ def test_a_guard_for_outputs_takes_one_logit_and_refuses_probabilities(rng) -> N
     assert list(expected["prediction"]) == ["yes" if odd > 0 else "no" for odd in odds]
     sure = deployed.predict({"features": z[:1], "logits": [[-np.inf, 0.0]]})
     assert sure["confidence"][0] == 1
-    with pytest.raises(InputError, match="guard: logits: all rows of logits are non-negative and sum to 1"):
+    with pytest.raises(
+        InputError, match="guard: logits: all rows of logits are non-negative and sum to 1"
+    ):
         deployed.predict({"features": z, "logits": softmax(both)})
     with pytest.raises(InputError, match=r"guard: logits is .*expected finite numbers \(n, 2\)"):
         deployed.predict({"features": z, "logits": np.zeros((300, 3))})
@@ -522,9 +637,21 @@ def test_a_guard_for_outputs_takes_one_logit_and_refuses_probabilities(rng) -> N
 @pytest.mark.parametrize(
     ("k", "change", "words"),
     [
-        (4, lambda y: y + 1, "a.npz: labels count from 1 to 4, but columns of logits from 0 to 3: subtract 1"),
-        (4, lambda y: np.where(y == 2, 9, y), r"a.npz: label of row \d+ is 9, expected 0 to 3, a column of logits"),
-        (2, lambda y: y + 1, "labels count from 1 to 2, but columns of logits from 0 to 1: subtract 1"),
+        (
+            4,
+            lambda y: y + 1,
+            "a.npz: labels count from 1 to 4, but columns of logits from 0 to 3: subtract 1",
+        ),
+        (
+            4,
+            lambda y: np.where(y == 2, 9, y),
+            r"a.npz: label of row \d+ is 9, expected 0 to 3, a column of logits",
+        ),
+        (
+            2,
+            lambda y: y + 1,
+            "labels count from 1 to 2, but columns of logits from 0 to 1: subtract 1",
+        ),
         (
             4,
             lambda y: np.array([3, 0, 1, 2])[y],
@@ -533,7 +660,10 @@ def test_a_guard_for_outputs_takes_one_logit_and_refuses_probabilities(rng) -> N
         (
             2,
             lambda y: 1 - y,
-            "accuracy is .*in the order 1, 0 it would be .*classes are 0, 1; labels count the columns",
+            (
+                "accuracy is .*in the order 1, 0 it would be .*classes are 0, 1; labels count the"
+                " columns"
+            ),
         ),
         (
             12,
@@ -542,7 +672,9 @@ def test_a_guard_for_outputs_takes_one_logit_and_refuses_probabilities(rng) -> N
         ),
     ],
 )
-def test_labels_of_files_in_another_order_are_refused(k, change, words: str, tmp_path: Path, rng) -> None:
+def test_labels_of_files_in_another_order_are_refused(
+    k, change, words: str, tmp_path: Path, rng
+) -> None:
     values = rows(rng, k, n=400)
     read(tmp_path, **values)
     with pytest.raises(InputError, match=words):
@@ -560,15 +692,20 @@ NAMES = sorted(map(str, range(1, 13)))  # as folders are sorted: 1, 10, 11, 12, 
 @pytest.mark.parametrize("n", [60, 150, 1000])
 def test_folders_1_to_12_and_a_network_trained_in_natural_order(n: int, rng) -> None:
     predicted, natural = predictions(rng, 12, n, 0.97)
-    labels = np.argsort(np.argsort(np.array([int(name) for name in NAMES])))  # of the folder i its natural number
+    labels = np.argsort(
+        np.argsort(np.array([int(name) for name in NAMES]))
+    )  # of the folder i its natural number
     labels = np.argsort(labels)[natural]
     assert (predicted == labels).mean() < 0.2
     order = ", ".join(map(str, range(1, 13)))
     words = (
-        rf"in the order {order} it would be 9\d.\d %: labels in the order of the logits\? classes are 1, 10, 11, 12, 2"
+        rf"in the order {order} it would be 9\d.\d %: labels in the order of the logits\? classes"
+        r" are 1, 10, 11, 12, 2"
     )
     with pytest.raises(InputError, match=words) as caught:
-        agreement.check(predicted, labels, NAMES, "classifiers.mine, on val", "raw.classes: [...] states it")
+        agreement.check(
+            predicted, labels, NAMES, "classifiers.mine, on val", "raw.classes: [...] states it"
+        )
     assert "raw.classes: [...]" in str(caught.value)
 
 
@@ -576,39 +713,50 @@ def test_folders_1_to_12_and_a_network_trained_in_natural_order(n: int, rng) -> 
 def test_labels_that_predictions_know_nothing_of_are_refused(k: int, n: int, rng) -> None:
     predicted, labels = predictions(rng, k, n, 0.0)
     labels = labels[np.argsort((predicted == labels) & (np.arange(n) % 2 == 0))]
-    with pytest.raises(InputError, match=rf"of {n} inputs are classified correctly .*guessing would give"):
+    with pytest.raises(
+        InputError, match=rf"of {n} inputs are classified correctly .*guessing would give"
+    ):
         agreement.check(rng.permutation(predicted), labels, list(map(str, range(k))), "x", "")
 
 
 def test_one_answer_for_everything_and_none_that_is_right_are_refused(rng) -> None:
     labels, names = rng.integers(0, 5, 200), list("abcde")
-    with pytest.raises(InputError, match="guessing would give .* .every prediction is d.: labels in the order"):
+    with pytest.raises(
+        InputError, match="guessing would give .* .every prediction is d.: labels in the order"
+    ):
         agreement.check(np.full(200, 3), labels, names, "x", "")
     with pytest.raises(InputError, match="0 of 3 inputs are classified correctly"):
         agreement.check(np.array([0, 1, 2]), np.array([1, 2, 0]), names, "x", "")
 
 
 def test_weak_classifiers_and_few_inputs_are_not_refused_wrongly() -> None:
-    """Of classifiers that are right in a third to a half of the cases, and of tiny validation sets, hardly one."""
+    """Of classifiers that are right in a third to a half of the cases, and of tiny validation sets,
+    hardly one.
+    """
     rng, refusals, exchanged = np.random.default_rng(0), 0, 0
     for _ in range(400):
         k = int(rng.choice([2, 5, 10]))
-        predicted, labels = predictions(rng, k, int(rng.choice([8, 20, 60, 400])), 0.5 if k == 2 else 0.35)
+        predicted, labels = predictions(
+            rng, k, int(rng.choice([8, 20, 60, 400])), 0.5 if k == 2 else 0.35
+        )
         if not (predicted == labels).any():
             continue
         try:
             exchanged += any(
-                "exchanged" in said for said in agreement.check(predicted, labels, list("abcdefghij")[:k], "x", "")
+                "exchanged" in said
+                for said in agreement.check(predicted, labels, list("abcdefghij")[:k], "x", "")
             )
         except InputError:
             refusals += 1
     assert refusals <= 4
     assert exchanged <= 1
-    rare = np.r_[np.zeros(95, int), np.ones(5, int)]  # nearly all of one class: that is no question of the order
+    rare = np.r_[
+        np.zeros(95, int), np.ones(5, int)
+    ]  # nearly all of one class: that is no question of the order
     (said,) = agreement.check(np.zeros(100, int), rare, ["good", "bad"], "x", "")
     assert (
-        "95 of 100 inputs are classified correctly (95.0 %), guessing would give 95.0 % (every prediction is good)"
-        in said
+        "95 of 100 inputs are classified correctly (95.0 %), guessing would give 95.0 % (every"
+        " prediction is good)" in said
     )
 
 
@@ -616,8 +764,12 @@ def test_two_classes_exchanged_are_warned_of(rng) -> None:
     predicted, labels = predictions(rng, 10, 500, 0.95)
     swapped = np.arange(10)
     swapped[[3, 7]] = [7, 3]
-    (said,) = agreement.check(predicted, swapped[labels], list("abcdefghij"), "classifiers.mine", "remedy")
-    assert "if the classes h, d were exchanged" in said or "if the classes d, h were exchanged" in said
+    (said,) = agreement.check(
+        predicted, swapped[labels], list("abcdefghij"), "classifiers.mine", "remedy"
+    )
+    assert (
+        "if the classes h, d were exchanged" in said or "if the classes d, h were exchanged" in said
+    )
     assert not agreement.check(predicted, labels, list("abcdefghij"), "classifiers.mine", "remedy")
 
 
@@ -639,7 +791,9 @@ def take_picture(function: str, layer: str, **more: Any) -> external.Own:
 
 def output_of(model: external.Own, layer: str) -> np.ndarray:
     found: list[Tensor] = []
-    hook = model.net.get_submodule(layer).register_forward_hook(lambda _m, _i, out: found.append(out))
+    hook = model.net.get_submodule(layer).register_forward_hook(
+        lambda _m, _i, out: found.append(out)
+    )
     model(torch.as_tensor(pictures()).float() / 255)
     hook.remove()
     return found[0].detach().numpy()
@@ -663,15 +817,21 @@ def output_of(model: external.Own, layer: str) -> np.ndarray:
         ("sound", "conv", None, lambda z: z.mean(2)),
     ],
 )
-def test_tokens_and_maps_are_told_from_each_other(function, layer, tokens, expected, tmp_path: Path) -> None:
+def test_tokens_and_maps_are_told_from_each_other(
+    function, layer, tokens, expected, tmp_path: Path
+) -> None:
     if function.startswith("timm"):
         pytest.importorskip("timm")
     model = take_picture(function, layer, tokens=tokens)
     external.save(model, tmp_path / "m.safetensors")
-    batch = Extractor(models.load(tmp_path / "m.safetensors"), "penultimate", None, CPU).whole(pictures(), 4)
+    batch = Extractor(models.load(tmp_path / "m.safetensors"), "penultimate", None, CPU).whole(
+        pictures(), 4
+    )
     z = output_of(model, layer)
     assert batch.features == pytest.approx(expected(z), abs=1e-5)
-    if tokens is None and z.ndim > 2 and function != "sound":  # early features: mean and deviation of each channel
+    if (
+        tokens is None and z.ndim > 2 and function != "sound"
+    ):  # early features: mean and deviation of each channel
         assert batch.early[0].shape == (9, 2 * expected(z).shape[1])
 
 
@@ -689,27 +849,42 @@ def test_layers_inside_of_torch_s_transformer_are_seen_by_hooks() -> None:
     """They are passed by where torch takes its fast path, which it does without gradients."""
     model = take_picture("encoder", "encoder.layers.0.norm2", arguments={"follow": False})
     batch = Extractor(model, "penultimate", None, CPU).whole(pictures(), 9)
-    assert batch.features == pytest.approx(output_of(model, "encoder.layers.0.norm2").mean(1), abs=1e-5)
+    assert batch.features == pytest.approx(
+        output_of(model, "encoder.layers.0.norm2").mean(1), abs=1e-5
+    )
 
 
 def test_layers_of_which_nothing_shows_the_channels_are_one_line() -> None:
-    words = "layer relu gives 48 x 64 numbers for an image, .* by the key tokens, class .the first of 48 tokens., mean"
+    words = (
+        "layer relu gives 48 x 64 numbers for an image, .* by the key tokens, class .the first of"
+        " 48 tokens., mean"
+    )
     with pytest.raises(InputError, match=words) as caught:
         take_picture("bare", "relu")
     assert "\n" not in str(caught.value)
     x = torch.as_tensor(pictures()).float() / 255
     parts = ((x - 0.5) / 0.5).reshape(9, 48, 64).relu().numpy()
-    for tokens, expected in (("class", parts[:, 0]), ("mean", parts.mean(1)), ("maps", parts.mean(2))):
+    for tokens, expected in (
+        ("class", parts[:, 0]),
+        ("mean", parts.mean(1)),
+        ("maps", parts.mean(2)),
+    ):
         model = take_picture("bare", "relu", tokens=tokens)
         found = Extractor(model, "penultimate", None, CPU).whole(pictures(), 9).features
         assert found == pytest.approx(expected, abs=1e-5)
     with pytest.raises(
-        InputError, match=r"mine.tokens is 'class', expected mean or null: the layer gives \(8, 8, 24\)"
+        InputError,
+        match=r"mine.tokens is 'class', expected mean or null: the layer gives \(8, 8, 24\)",
     ):
         take_picture("swin", "norm", tokens="class")
-    with pytest.raises(InputError, match=r"output of net.norm is \(8, 8, 12\), expected a tensor with a row per image"):
+    with pytest.raises(
+        InputError,
+        match=r"output of net.norm is \(8, 8, 12\), expected a tensor with a row per image",
+    ):
         take_picture("tokens_first", "norm")  # 8 tokens of 8 images
-    with pytest.raises(InputError, match="layer x gives a tuple; a tensor with a row for each image is needed"):
+    with pytest.raises(
+        InputError, match="layer x gives a tuple; a tensor with a row for each image is needed"
+    ):
         layers.channels_first((x, x), "net.x", layers.MAPS)
     with pytest.raises(InputError, match="classifiers.mine.tokens is 'first'"):
         entry(entrypoint="a:b", tokens="first")
@@ -721,8 +896,16 @@ def test_layers_of_which_nothing_shows_the_channels_are_one_line() -> None:
 def stage_raw(folder: Path, values: dict[str, np.ndarray], **changed: Any) -> Any:
     as_npz(folder / "a.npz", **values)
     document = yaml.safe_load(SMOKE)
-    document["raw"] = {"dataset": "features", "parts": {"train": "a.npz"}, "ood": {}, "classes": None} | changed
-    document["classifiers"], document["images"] = {"given": {"source": "features"}}, document["images"] | {"test": 100}
+    document["raw"] = {
+        "dataset": "features",
+        "parts": {"train": "a.npz"},
+        "ood": {},
+        "classes": None,
+    } | changed
+    document["classifiers"], document["images"] = (
+        {"given": {"source": "features"}},
+        document["images"] | {"test": 100},
+    )
     document["images"] |= {"val": 100, "cal": 100}
     document["ood"]["sets"] = []
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
@@ -733,12 +916,15 @@ def stage_raw(folder: Path, values: dict[str, np.ndarray], **changed: Any) -> An
 def test_stages_refuse_features_in_another_order_and_tell_what_is_odd(tmp_path: Path, rng) -> None:
     values = rows(rng, 6, n=600)
     refused(
-        stage_raw(tmp_path, values | {"labels": 5 - values["labels"]}), "labels in the order of the logits? classes"
+        stage_raw(tmp_path, values | {"labels": 5 - values["labels"]}),
+        "labels in the order of the logits? classes",
     )
     with np.errstate(divide="ignore"):
         log = np.log(softmax(values["logits"]).round(3))
     done = stage_raw(
-        tmp_path, values | {"logits": log, "labels": rng.permutation(values["labels"])}, classes=list("abcdef")
+        tmp_path,
+        values | {"logits": log, "labels": rng.permutation(values["labels"])},
+        classes=list("abcdef"),
     )
     assert done.returncode == 0, done.stderr
     assert run(tmp_path, "images", "data/raw", "data/images").returncode == 0
@@ -755,16 +941,22 @@ def test_stages_refuse_features_in_another_order_and_tell_what_is_odd(tmp_path: 
     assert not (tmp_path / "data/classifier/given").exists()
 
 
-def attacked(model: external.Own, digits: Any, folder: Path, **attacks_: Any) -> tuple[dict[str, float], list[str]]:
+def attacked(
+    model: external.Own, digits: Any, folder: Path, **attacks_: Any
+) -> tuple[dict[str, float], list[str]]:
     """Return metrics and warnings of stage adversarial, which writes to folder/out."""
     document = yaml.safe_load(SMOKE)
     section = document["adversarial"]
-    section["attacks"] = attacks_ or {name: section["attacks"][name] for name in ("fgsm_05", "pgd_02", "pgd_05", "ddn")}
+    section["attacks"] = attacks_ or {
+        name: section["attacks"][name] for name in ("fgsm_05", "pgd_02", "pgd_05", "ddn")
+    }
     external.save(model, folder / "model.safetensors")
     save_arrays(folder / "test", images=digits[0][1000:1400], labels=digits[1][1000:1400])
     known = Run("adversarial", "mine", params.parse(yaml.safe_dump(document)), journaled=False)
     (folder / "out").mkdir()
-    found = stages.adversarial.main.__wrapped__(known, folder / "test", folder / "model.safetensors", folder / "out")
+    found = stages.adversarial.main.__wrapped__(
+        known, folder / "test", folder / "model.safetensors", folder / "out"
+    )
     return found, known.warnings
 
 
@@ -777,8 +969,12 @@ def sure(trained, tmp_path: Path) -> dict[int, Path]:
     return {10: tmp_path / "sure.safetensors"}
 
 
-def test_a_very_sure_network_is_attacked_by_its_margin_and_ends_nothing(sure, trained, digits, tmp_path: Path) -> None:
-    plain, said = attacked(take(trained, "logits_features", digits[0][:20]), digits, tmp_path / "plain")
+def test_a_very_sure_network_is_attacked_by_its_margin_and_ends_nothing(
+    sure, trained, digits, tmp_path: Path
+) -> None:
+    plain, said = attacked(
+        take(trained, "logits_features", digits[0][:20]), digits, tmp_path / "plain"
+    )
     assert plain["sanity.zero_gradients"] == 0
     assert not said
     found, said = attacked(take(sure, "logits_features", digits[0][:20]), digits, tmp_path / "sure")
@@ -794,17 +990,31 @@ def test_a_network_without_any_gradient_is_not_attacked_and_one_that_no_attack_m
     found, _ = attacked(take(trained, "flat", digits[0][:20]), digits, tmp_path / "flat")
     assert found == {}
     assert f"adversarial: nothing to do: {models.FLAT}" in capsys.readouterr().out
-    assert json.loads((tmp_path / "flat/out/sets/skipped.json").read_text()) == {"reason": models.FLAT}
+    assert json.loads((tmp_path / "flat/out/sets/skipped.json").read_text()) == {
+        "reason": models.FLAT
+    }
     weak = {"attack": "GradientSignAttack", "norm": "linf", "arguments": {"eps": 1.0e-4}}
-    found, said = attacked(take(trained, "tensor", digits[0][:20]), digits, tmp_path / "weak", weak=weak)
+    found, said = attacked(
+        take(trained, "tensor", digits[0][:20]), digits, tmp_path / "weak", weak=weak
+    )
     assert found["weak.succeeded"] == 0
-    assert said == ["no attack succeeds on any image, so there is no adversarial image to be detected"]
+    assert said == [
+        "no attack succeeds on any image, so there is no adversarial image to be detected"
+    ]
 
 
 def test_attacks_that_a_sure_network_withstands_are_warned_of(sure, digits, tmp_path: Path) -> None:
-    strong = {"attack": "LinfPGDAttack", "norm": "linf", "arguments": {"eps": 0.2, "eps_iter": 0.05, "nb_iter": 5}}
-    weak = strong | {"arguments": {"eps": 0.3, "eps_iter": 1.0e-6, "nb_iter": 5, "rand_init": False}}
-    found, said = attacked(take(sure, "tensor", digits[0][:20]), digits, tmp_path / "a", strong=strong, weak=weak)
+    strong = {
+        "attack": "LinfPGDAttack",
+        "norm": "linf",
+        "arguments": {"eps": 0.2, "eps_iter": 0.05, "nb_iter": 5},
+    }
+    weak = strong | {
+        "arguments": {"eps": 0.3, "eps_iter": 1.0e-6, "nb_iter": 5, "rand_init": False}
+    }
+    found, said = attacked(
+        take(sure, "tensor", digits[0][:20]), digits, tmp_path / "a", strong=strong, weak=weak
+    )
     assert found["weak.succeeded"] == 0 < found["strong.succeeded"]
     assert "adversarial.attacks.weak is success 0.000 at eps 0.3" in said[1]
     assert "a classifier that is so sure can hide" in said[1]

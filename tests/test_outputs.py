@@ -1,4 +1,6 @@
-"""Own features: every kind of file, what is refused, the guard without early features, and the whole pipeline."""
+"""Own features: every kind of file, what is refused, the guard without early features, and the
+whole pipeline.
+"""
 
 import json
 import pickle
@@ -23,8 +25,14 @@ from mistakes.errors import InputError
 
 
 def arrays(rng: np.random.Generator, n: int = 20, early: bool = True) -> dict[str, np.ndarray]:
-    found = {"features": rng.normal(size=(n, 5)), "logits": rng.normal(size=(n, 3)), "labels": rng.integers(0, 3, n)}
-    return found | ({"early_1": rng.normal(size=(n, 4)), "early_2": rng.normal(size=(n, 2))} if early else {})
+    found = {
+        "features": rng.normal(size=(n, 5)),
+        "logits": rng.normal(size=(n, 3)),
+        "labels": rng.integers(0, 3, n),
+    }
+    return found | (
+        {"early_1": rng.normal(size=(n, 4)), "early_2": rng.normal(size=(n, 2))} if early else {}
+    )
 
 
 def as_npz(path: Path, values: dict[str, np.ndarray]) -> Path:
@@ -45,18 +53,29 @@ def as_safetensors(path: Path, values: dict[str, np.ndarray]) -> Path:
 
 
 def as_lists(path: Path, values: dict[str, np.ndarray]) -> Path:
-    pd.DataFrame({key: list(value) for key, value in values.items()}).to_parquet(path.with_suffix(".parquet"))
+    pd.DataFrame({key: list(value) for key, value in values.items()}).to_parquet(
+        path.with_suffix(".parquet")
+    )
     return path.with_suffix(".parquet")
 
 
 def as_columns(path: Path, values: dict[str, np.ndarray]) -> Path:
-    columns = {f"{key}_{i}": v[:, i] for key, v in values.items() if v.ndim == 2 for i in reversed(range(v.shape[1]))}
-    pd.DataFrame(columns | {"labels": values["labels"], "name": "text"}).to_parquet(path.with_suffix(".parquet"))
+    columns = {
+        f"{key}_{i}": v[:, i]
+        for key, v in values.items()
+        if v.ndim == 2
+        for i in reversed(range(v.shape[1]))
+    }
+    pd.DataFrame(columns | {"labels": values["labels"], "name": "text"}).to_parquet(
+        path.with_suffix(".parquet")
+    )
     return path.with_suffix(".parquet")
 
 
 @pytest.mark.parametrize("write", [as_npz, as_folder, as_safetensors, as_lists, as_columns])
-def test_every_kind_of_file_gives_the_same_arrays(write, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_every_kind_of_file_gives_the_same_arrays(
+    write, tmp_path: Path, rng: np.random.Generator
+) -> None:
     values = arrays(rng, 300)
     path = write(tmp_path / "train", values)
     parts, ood = feature_files.read({"train": path}, {"other": path}, None)
@@ -82,7 +101,10 @@ GOOD = arrays(np.random.default_rng(0))
     [
         (broken("features", 7, np.nan), "bad.npz: features: row 7 is NaN or infinite"),
         (broken("logits", 3, np.inf), "bad.npz: logits: row 3 is NaN"),
-        (broken("early_2", 4, 1e300), "bad.npz: early_2: row 4 is NaN or infinite"),  # float32 cannot hold it
+        (
+            broken("early_2", 4, 1e300),
+            "bad.npz: early_2: row 4 is NaN or infinite",
+        ),  # float32 cannot hold it
         (broken("labels", 5, 3), "bad.npz: label of row 5 is 3, expected 0 to 2"),
         (broken("labels", 6, -1), "bad.npz: label of row 6 is -1"),
         (GOOD | {"labels": GOOD["labels"][:-1]}, "rows of labels is 19, expected 20"),
@@ -92,12 +114,24 @@ GOOD = arrays(np.random.default_rng(0))
             GOOD | {"features": GOOD["features"][:, 0]},
             r"features is float64 \(20,\), expected numbers \(n, 1 or more\)",
         ),
-        (GOOD | {"logits": GOOD["logits"][:, :1]}, r"label of row 1 is 2, expected 0 to 1, .*one logit is for two"),
-        (GOOD | {"logits": GOOD["logits"][:, :0]}, r"logits is float64 \(20, 0\), expected numbers \(n, k\), or"),
+        (
+            GOOD | {"logits": GOOD["logits"][:, :1]},
+            r"label of row 1 is 2, expected 0 to 1, .*one logit is for two",
+        ),
+        (
+            GOOD | {"logits": GOOD["logits"][:, :0]},
+            r"logits is float64 \(20, 0\), expected numbers \(n, k\), or",
+        ),
         (GOOD | {"features": np.full((20, 5), "text")}, "features is <U4 .*expected numbers"),
         (GOOD | {"features": np.full((20, 5), None)}, "unreadable .pickled Python objects"),
-        ({key: array for key, array in GOOD.items() if key != "logits"}, "logits is 'missing', expected an array"),
-        ({key: array for key, array in GOOD.items() if key != "early_1"}, "early features is .*without a gap"),
+        (
+            {key: array for key, array in GOOD.items() if key != "logits"},
+            "logits is 'missing', expected an array",
+        ),
+        (
+            {key: array for key, array in GOOD.items() if key != "early_1"},
+            "early features is .*without a gap",
+        ),
         ({key: array[:0] for key, array in GOOD.items()}, "rows of features is 0"),
     ],
 )
@@ -112,14 +146,20 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(GOOD))
     (tmp_path / "disguised.npz").write_bytes(pickle.dumps(GOOD))
     (tmp_path / "text.parquet").write_text("no table")
-    (tmp_path / "torn.safetensors").write_bytes(as_safetensors(tmp_path / "whole", GOOD).read_bytes()[:-9])
+    (tmp_path / "torn.safetensors").write_bytes(
+        as_safetensors(tmp_path / "whole", GOOD).read_bytes()[:-9]
+    )
     np.save(tmp_path / "one.npy", GOOD["features"])
     shutil.copy(tmp_path / "one.npy", tmp_path / "one.npz")
     for name, words in (
-        ("model.pkl", "kind of file is '.pkl', expected a folder"), ("disguised.npz", "unreadable .pickled Python"),
-        ("text.parquet", "unreadable"), ("torn.safetensors", "unreadable"), ("one.npy", "kind of file"),
-        ("one.npz", "unreadable .one array"), ("nowhere.npz", "file is 'missing'"),
-    ):  # fmt: skip
+        ("model.pkl", "kind of file is '.pkl', expected a folder"),
+        ("disguised.npz", "unreadable .pickled Python"),
+        ("text.parquet", "unreadable"),
+        ("torn.safetensors", "unreadable"),
+        ("one.npy", "kind of file"),
+        ("one.npz", "unreadable .one array"),
+        ("nowhere.npz", "file is 'missing'"),
+    ):
         with pytest.raises(InputError, match=words) as caught:
             feature_files.read({"train": tmp_path / name}, {}, None)
         assert name in str(caught.value)
@@ -140,13 +180,20 @@ def test_parts_must_be_alike(tmp_path: Path, rng: np.random.Generator) -> None:
             feature_files.read({"train": train, "test": other}, {}, None)
         with pytest.raises(InputError, match=words):
             feature_files.read({"train": train}, {"far": other}, None)
-    with pytest.raises(InputError, match="logits columns is 3, expected 2, one for each of raw.classes"):
+    with pytest.raises(
+        InputError, match="logits columns is 3, expected 2, one for each of raw.classes"
+    ):
         feature_files.read({"train": train}, {}, ["a", "b"])
 
 
 def settings(folder: Path, **raw: object) -> None:
     values = yaml.safe_load(SMOKE)
-    values["raw"] = {"dataset": "features", "parts": {"train": "train.npz"}, "ood": {}, "classes": None} | raw
+    values["raw"] = {
+        "dataset": "features",
+        "parts": {"train": "train.npz"},
+        "ood": {},
+        "classes": None,
+    } | raw
     values["classifiers"] = {"given": {"source": "features"}}
     values["images"] |= {"val": 30, "cal": 40, "test": 50}
     values["ood"]["sets"] = list(values["raw"]["ood"])
@@ -164,7 +211,9 @@ def test_rows_are_split_by_seed_or_as_given(tmp_path: Path, rng: np.random.Gener
     for split, n in (("fit", 80), ("val", 30), ("cal", 40), ("test", 50)):
         indices = np.load(tmp_path / f"data/images/{split}/indices.npy")
         for key, array in whole.items():
-            assert np.array_equal(np.load(tmp_path / f"data/images/{split}/{key}.npy"), array[indices].astype("f4"))
+            assert np.array_equal(
+                np.load(tmp_path / f"data/images/{split}/{key}.npy"), array[indices].astype("f4")
+            )
         assert len(indices) == n
         seen += list(indices)
     assert sorted(seen) == list(range(200))
@@ -173,11 +222,22 @@ def test_rows_are_split_by_seed_or_as_given(tmp_path: Path, rng: np.random.Gener
 
     for split, n in (("fit", 60), ("val", 10), ("cal", 20), ("test", 15)):
         as_npz(tmp_path / split, arrays(rng, n))
-    settings(tmp_path, parts={split: f"{split}.npz" for split in ("fit", "val", "cal", "test")}, classes=list("abc"))
+    settings(
+        tmp_path,
+        parts={split: f"{split}.npz" for split in ("fit", "val", "cal", "test")},
+        classes=list("abc"),
+    )
     assert run(tmp_path, "raw", "data/raw4").returncode == 0
     assert run(tmp_path, "images", "data/raw4", "data/images4").returncode == 0
     metrics = json.loads((tmp_path / "data/images4/metrics.json").read_text())
-    assert metrics == {"n.fit": 60, "n.val": 10, "n.cal": 20, "n.test": 15, "n.held_out": 0, "n.skipped": 0}
+    assert metrics == {
+        "n.fit": 60,
+        "n.val": 10,
+        "n.cal": 20,
+        "n.test": 15,
+        "n.held_out": 0,
+        "n.skipped": 0,
+    }
     assert json.loads((tmp_path / "data/images4/classes.json").read_text()) == list("abc")
     assert np.load(tmp_path / "data/images4/cal/indices.npy").tolist() == list(range(70, 90))
 
@@ -190,15 +250,39 @@ def test_rows_are_split_by_seed_or_as_given(tmp_path: Path, rng: np.random.Gener
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"classifiers": yaml.safe_load(SMOKE)["classifiers"]}, "classifiers.smoke is a network, expected {source:"),
-        ({"raw": {"dataset": "digits", "ood": []}}, "classifiers.given.source is 'features', expected a network"),
-        ({"classifiers": {"given": {"source": "features", "width": 3}}}, "unknown key classifiers.given.width"),
-        ({"images": {"seed": 0, "held_out": [1], "val": 1, "cal": 1, "test": 1}}, "images.held_out is"),
-        ({"raw": {"dataset": "features", "parts": {"train": "x", "val": "y"}, "ood": {}, "classes": None}},
-         "raw.parts is .*train, or train and test, or fit, val, cal and test"),
-        ({"ood": {"seed": 0, "images": 5, "patch": 2, "sets": ["glyphs"]}}, "ood.sets is 'glyphs', expected sets"),
+        (
+            {"classifiers": yaml.safe_load(SMOKE)["classifiers"]},
+            "classifiers.smoke is a network, expected {source:",
+        ),
+        (
+            {"raw": {"dataset": "digits", "ood": []}},
+            "classifiers.given.source is 'features', expected a network",
+        ),
+        (
+            {"classifiers": {"given": {"source": "features", "width": 3}}},
+            "unknown key classifiers.given.width",
+        ),
+        (
+            {"images": {"seed": 0, "held_out": [1], "val": 1, "cal": 1, "test": 1}},
+            "images.held_out is",
+        ),
+        (
+            {
+                "raw": {
+                    "dataset": "features",
+                    "parts": {"train": "x", "val": "y"},
+                    "ood": {},
+                    "classes": None,
+                }
+            },
+            "raw.parts is .*train, or train and test, or fit, val, cal and test",
+        ),
+        (
+            {"ood": {"seed": 0, "images": 5, "patch": 2, "sets": ["glyphs"]}},
+            "ood.sets is 'glyphs', expected sets",
+        ),
     ],
-)  # fmt: skip
+)
 def test_parameters_of_own_features(change: dict[str, object], words: str, tmp_path: Path) -> None:
     settings(tmp_path)
     values = yaml.safe_load((tmp_path / "params.yaml").read_text())
@@ -207,31 +291,46 @@ def test_parameters_of_own_features(change: dict[str, object], words: str, tmp_p
         params.parse(yaml.safe_dump(values | change))
 
 
-def test_the_guard_without_early_features_has_two_parts_with_their_shares_scaled(tmp_path: Path, rng) -> None:
+def test_the_guard_without_early_features_has_two_parts_with_their_shares_scaled(
+    tmp_path: Path, rng
+) -> None:
     shares = dict(zip(guard.PARTS, (0.38, 0.38, 0.16, 0.04, 0.04), strict=True))
     logits, log_density = rng.normal(size=(500, 3)).astype(np.float32), rng.normal(size=500)
-    fitted = guard.fit((), logits, ((), logits, log_density), guard.Settings(0, shares, 8, 1, 64, 0.01))
+    fitted = guard.fit(
+        (), logits, ((), logits, log_density), guard.Settings(0, shares, 8, 1, 64, 0.01)
+    )
     assert fitted.reweighted() == pytest.approx({"confidence": 0.38 / 0.42, "density": 0.04 / 0.42})
     guard.save(fitted, tmp_path / "guard.safetensors")
     found = guard.load(tmp_path / "guard.safetensors").score((), logits, log_density)
     parts = fitted.parts((), torch.as_tensor(logits), torch.as_tensor(log_density))
-    surprises = [tail(part) + np.log(share) for tail, part, share in
-                 zip(fitted.tails, parts.values(), (0.38 / 0.42, 0.04 / 0.42), strict=True)]  # fmt: skip
+    surprises = [
+        tail(part) + np.log(share)
+        for tail, part, share in zip(
+            fitted.tails, parts.values(), (0.38 / 0.42, 0.04 / 0.42), strict=True
+        )
+    ]
     assert np.allclose(found, torch.stack(surprises).amax(0).numpy())
 
 
 @pytest.mark.slow
 def test_the_guide_s_example_runs_from_files_to_report_and_row(tmp_path: Path) -> None:
-    """A perceptron on 64 numbers, by the commands of docs/features.md, with the committed parameters."""
+    """A perceptron on 64 numbers, by the commands of docs/features.md, with the committed
+    parameters.
+    """
     checkout = clone(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
     checkout.run("git", "commit", "--quiet", "--all", "--message=default")
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "features.md").read_text(), re.DOTALL)[1]
+    code = re.search(
+        r"```python\n(.*?)```", (ROOT / "docs" / "features.md").read_text(), re.DOTALL
+    )[1]
     checkout.run("python", "-c", code)
     checkout.run("mistakes", "use", "experiments/own_features.yaml")
     done = checkout.run("dvc", "repro")
     for stage in ("classifier", "adversarial", "adaptive", "corruptions"):
-        assert f"\n{stage}: nothing to do: outputs are given as files: there is no image" in done.stdout
+        assert (
+            f"\n{stage}: nothing to do: outputs are given as files: there is no image"
+            in done.stdout
+        )
 
     tested = json.loads((tmp_path / "data/hypotheses/given/hypotheses.json").read_text())
     assert {row["hypothesis"] for row in tested} == {"H1", "H3", "H4", "H5"}
@@ -240,7 +339,12 @@ def test_the_guide_s_example_runs_from_files_to_report_and_row(tmp_path: Path) -
     assert macro.loc["guard", "auroc_mistakes"] > 0.7
     assert macro.loc["log_density", "auroc_ood"] > 0.8
     page = (tmp_path / "data/report/report.html").read_text()
-    for shown in ("Over the two sources of failure", "confidence has 90.5 % of α", "<strong>row ", "no adversarial"):
+    for shown in (
+        "Over the two sources of failure",
+        "confidence has 90.5 % of α",
+        "<strong>row ",
+        "no adversarial",
+    ):
         assert shown in page
     assert "Attacks, and attackers" not in page
     assert "<img" not in page
@@ -260,8 +364,17 @@ def test_the_guide_s_example_runs_from_files_to_report_and_row(tmp_path: Path) -
     lines = done.stdout.splitlines()
     assert lines[0] == "file,prediction,confidence,p,flagged,reason"
     assert lines[400].startswith("own/noise.npz:399,")
-    scores = artifacts.load_table(tmp_path / "data/scores/given/scores.parquet").query("set == 'noise'")
-    assert [float(line.split(",")[3]) for line in lines[1:]] == pytest.approx(list(scores["p_guard"]), rel=1e-5)
+    scores = artifacts.load_table(tmp_path / "data/scores/given/scores.parquet").query(
+        "set == 'noise'"
+    )
+    assert [float(line.split(",")[3]) for line in lines[1:]] == pytest.approx(
+        list(scores["p_guard"]), rel=1e-5
+    )
     narrow = np.load(tmp_path / "own/noise.npz")
-    np.savez(tmp_path / "own/narrow.npz", features=narrow["features"][:, 1:], logits=narrow["logits"])
-    refused(checkout.run("mistakes", "check", "data/guard/given/model", "own/narrow.npz", check=False), "features is")
+    np.savez(
+        tmp_path / "own/narrow.npz", features=narrow["features"][:, 1:], logits=narrow["logits"]
+    )
+    refused(
+        checkout.run("mistakes", "check", "data/guard/given/model", "own/narrow.npz", check=False),
+        "features is",
+    )

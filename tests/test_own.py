@@ -1,4 +1,6 @@
-"""Own classifiers: each way to bring one, each way in which one can be wrong, and one through the whole pipeline."""
+"""Own classifiers: each way to bring one, each way in which one can be wrong, and one through the
+whole pipeline.
+"""
 
 import json
 import pickle
@@ -25,7 +27,9 @@ from mistakes.networks import external, layers, models, validate_external
 from mistakes.networks.extraction import Extractor
 
 # torch has deprecated TorchScript, and users still have such files
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning"
+)
 INPUT = {"mean": [0.3], "std": [0.35], "channels": 1, "size": None}
 CODE = """
 import torch
@@ -34,7 +38,8 @@ from torch import nn
 class Net(nn.Module):
     def __init__(self, classes, width=8, branch=False):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+        convolution = nn.Conv2d(1, width, 3, padding=1)
+        self.stem = nn.Sequential(convolution, nn.ReLU(inplace=True), nn.MaxPool2d(2))
         self.body = nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(inplace=True))
         self.head = nn.Linear(32 * width, classes)
         self.branch = branch
@@ -83,7 +88,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, digits) -> Path:
-    """A folder with the user's code, and what a user has of a network that was trained on digits."""
+    """A folder with the user's code and files of a network that was trained on digits."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "mynet.py").write_text(CODE)
     sys.path.insert(0, str(folder))
@@ -104,16 +109,30 @@ def project(tmp_path_factory: pytest.TempPathFactory, digits) -> Path:
     torch.jit.trace(Parts(net).eval(), x[:2]).save(folder / "traced.pt")
     torch.jit.script(Logits(net.head)).save(folder / "logits.pt")
     many = {"x": {0: torch.export.Dim("n")}}
-    torch.export.save(torch.export.export(Parts(net).eval(), (x[:4],), dynamic_shapes=many), folder / "net.pt2")
-    torch.export.save(torch.export.export(Parts(net, early=False).eval(), (x[:4],)), folder / "fixed.pt2")
-    torch.export.save(torch.export.export(Logits(net).eval(), (x[:4],), dynamic_shapes=many), folder / "logits.pt2")
+    torch.export.save(
+        torch.export.export(Parts(net).eval(), (x[:4],), dynamic_shapes=many), folder / "net.pt2"
+    )
+    torch.export.save(
+        torch.export.export(Parts(net, early=False).eval(), (x[:4],)), folder / "fixed.pt2"
+    )
+    torch.export.save(
+        torch.export.export(Logits(net).eval(), (x[:4],), dynamic_shapes=many),
+        folder / "logits.pt2",
+    )
     return folder
 
 
 def entrypoint(project: Path, **changed: Any) -> dict[str, Any]:
     weights = str(project / "weights.safetensors")
-    return {"source": "entrypoint", "entrypoint": "mynet:make", "arguments": {"classes": 10}, "weights": weights,
-            "layer": "view", "early": ["stem", "body"], **INPUT} | changed  # fmt: skip
+    return {
+        "source": "entrypoint",
+        "entrypoint": "mynet:make",
+        "arguments": {"classes": 10},
+        "weights": weights,
+        "layer": "view",
+        "early": ["stem", "body"],
+        **INPUT,
+    } | changed
 
 
 def archive(path: Path, source: str, **changed: Any) -> dict[str, Any]:
@@ -127,14 +146,21 @@ def entry(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def take(values: dict[str, Any], images: np.ndarray, classes: int = 10) -> external.Own:
-    return validate_external.take(entry(values), "classifiers.mine", images, classes, torch.device("cpu"))
+    return validate_external.take(
+        entry(values), "classifiers.mine", images, classes, torch.device("cpu")
+    )
 
 
 @pytest.mark.parametrize("kind", ["entrypoint", "branch", "torchscript", "torch_export"])
-def test_the_same_network_gives_the_same_however_it_is_brought(kind, project, digits, cpu, tmp_path) -> None:
+def test_the_same_network_gives_the_same_however_it_is_brought(
+    kind, project, digits, cpu, tmp_path
+) -> None:
     import mynet
 
-    branch = {"arguments": {"classes": 10, "branch": True}, "layer": "body"}  # a module: there is no graph
+    branch = {
+        "arguments": {"classes": 10, "branch": True},
+        "layer": "body",
+    }  # a module: there is no graph
     values = {
         "entrypoint": entrypoint(project),
         "branch": entrypoint(project, **branch),
@@ -157,7 +183,9 @@ def test_the_same_network_gives_the_same_however_it_is_brought(kind, project, di
     assert models.differentiable(model, images, cpu)
     arguments = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 10}
     right = batch.logits.argmax(1) == truth
-    made = adversarial.run(model, images[right][:20], truth[right][:20], "LinfPGDAttack", "linf", arguments, 0, cpu, 20)
+    made = adversarial.run(
+        model, images[right][:20], truth[right][:20], "LinfPGDAttack", "linf", arguments, 0, cpu, 20
+    )
     assert made.success.mean() > 0.5
 
 
@@ -167,40 +195,60 @@ def test_torchvision_in_colour_and_scaled_and_timm(digits, cpu, tmp_path, rng) -
     colour = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3], "channels": 3, "size": 32}
     net = torchvision.models.resnet18(num_classes=10).eval()
     save_file(net.state_dict(), tmp_path / "w.safetensors")
-    values = {"source": "torchvision", "name": "resnet18", "arguments": {"num_classes": 10}, "layer": "flatten",
-              "early": ["layer1", "layer2"], "weights": str(tmp_path / "w.safetensors"), **colour}  # fmt: skip
+    values = {
+        "source": "torchvision",
+        "name": "resnet18",
+        "arguments": {"num_classes": 10},
+        "layer": "flatten",
+        "early": ["layer1", "layer2"],
+        "weights": str(tmp_path / "w.safetensors"),
+        **colour,
+    }
     images = digits[0][:6]
     external.save(take(values, images), tmp_path / "m.safetensors")
     model = models.load(tmp_path / "m.safetensors")
-    x = nn.functional.interpolate(torch.as_tensor(images).float() / 255, (32, 32), mode="bilinear").expand(
-        -1, 3, -1, -1
-    )
+    x = nn.functional.interpolate(
+        torch.as_tensor(images).float() / 255, (32, 32), mode="bilinear"
+    ).expand(-1, 3, -1, -1)
     mean, std = (torch.tensor(colour[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
     batch = Extractor(model, "penultimate", None, cpu).whole(images, 6)
     assert batch.logits == pytest.approx(net((x - mean) / std).detach().numpy(), abs=1e-3)
     assert batch.features.shape == (6, 512)
     assert models.differentiable(model, images, cpu)  # through the scaling
     timm = pytest.importorskip("timm")
-    save_file(timm.create_model("resnet10t", num_classes=10).state_dict(), tmp_path / "t.safetensors")
+    save_file(
+        timm.create_model("resnet10t", num_classes=10).state_dict(), tmp_path / "t.safetensors"
+    )
     values |= {
         "source": "timm",
         "name": "resnet10t",
         "weights": str(tmp_path / "t.safetensors"),
         "layer": "global_pool",
     }
-    assert Extractor(take(values, images), "penultimate", None, cpu).whole(images, 6).features.shape == (6, 512)
+    assert Extractor(take(values, images), "penultimate", None, cpu).whole(
+        images, 6
+    ).features.shape == (6, 512)
 
 
 def test_a_wrong_layer_lists_the_layers_there_are(project, digits) -> None:
-    with pytest.raises(InputError, match=r"classifiers.mine.layer is 'fc', expected one of stem.0, .*, head"):
+    with pytest.raises(
+        InputError, match=r"classifiers.mine.layer is 'fc', expected one of stem.0, .*, head"
+    ):
         take(entrypoint(project, layer="fc"), digits[0][:9])
-    with pytest.raises(InputError, match=r"classifiers.mine.early is 'trunk', expected one of stem, stem.0"):
+    with pytest.raises(
+        InputError, match=r"classifiers.mine.early is 'trunk', expected one of stem, stem.0"
+    ):
         take(
-            entrypoint(project, layer="body", early=["trunk"], arguments={"classes": 10, "branch": True}), digits[0][:9]
+            entrypoint(
+                project, layer="body", early=["trunk"], arguments={"classes": 10, "branch": True}
+            ),
+            digits[0][:9],
         )
     model = take(archive(project / "net.pt2", "torch_export"), digits[0][:9])
     assert layers.names(model) == ["features", "early_1", "early_2", "logits"]
-    with pytest.raises(InputError, match="features.layer is 'fc', expected .*features, early_1, early_2, logits"):
+    with pytest.raises(
+        InputError, match="features.layer is 'fc', expected .*features, early_1, early_2, logits"
+    ):
         Extractor(model, "fc", None, torch.device("cpu"))
 
 
@@ -217,21 +265,33 @@ WRONG_ENTRY = {
         r"'str', expected a function that returns an nn.Module",
     ),
     "other weights": ({"arguments": {"classes": 10, "width": 4}}, r"weights is size mismatch for"),
-    "classes": ({"arguments": {"classes": 7}, "weights": None}, r"logits of an image is \(7,\), expected \(10,\)"),
+    "classes": (
+        {"arguments": {"classes": 7}, "weights": None},
+        r"logits of an image is \(7,\), expected \(10,\)",
+    ),
     "channels": (
         {"channels": 3, "mean": [0.1] * 3, "std": [1.0] * 3},
         r"answer to images 8x1x8x8 is RuntimeError.*channels",
     ),
-    "mean": ({"mean": [0.1, 0.2]}, r"classifiers.mine.mean is \[0.1, 0.2\], expected 1 numbers, one a channel"),
+    "mean": (
+        {"mean": [0.1, 0.2]},
+        r"classifiers.mine.mean is \[0.1, 0.2\], expected 1 numbers, one a channel",
+    ),
     "size": ({"size": 16}, r"answer to images 8x1x8x8 is RuntimeError"),
     "std": ({"std": [0.0]}, r"classifiers.mine.std.0 is 0.0, expected more than 0"),
     "both": ({"method": "supervised"}, r"unknown key classifiers.mine.method"),
-    "source": ({"source": "onnx"}, r"classifiers.mine.source is 'onnx', expected one of .*'torchscript'"),
+    "source": (
+        {"source": "onnx"},
+        r"classifiers.mine.source is 'onnx', expected one of .*'torchscript'",
+    ),
     "pretrained": (
         {"arguments": {"pretrained": True}},
         r"arguments is .*no pretrained: weights are a safetensors file",
     ),
-    "not a number": ({"weights": "nan.safetensors"}, r"output of logits is NaN or infinite, expected finite"),
+    "not a number": (
+        {"weights": "nan.safetensors"},
+        r"output of logits is NaN or infinite, expected finite",
+    ),
 }
 
 
@@ -250,7 +310,9 @@ def test_what_does_not_fit_is_refused(case: str, project: Path, digits, monkeypa
 
 
 def test_colour_images_for_a_grey_network_are_refused(project: Path, rng) -> None:
-    with pytest.raises(InputError, match=r"classifiers.mine.channels is 1, expected 3, as the images have"):
+    with pytest.raises(
+        InputError, match=r"classifiers.mine.channels is 1, expected 3, as the images have"
+    ):
         take(entrypoint(project), rng.integers(0, 256, (9, 3, 8, 8), np.uint8))
 
 
@@ -260,18 +322,35 @@ def test_colour_images_for_a_grey_network_are_refused(project: Path, rng) -> Non
         (
             "logits.pt2",
             "torch_export",
-            r"output is tensor \(8, 10\), expected \(features, logits\) or \(features, logits, early_1",
+            (
+                r"output is tensor \(8, 10\), expected \(features, logits\) or \(features, logits,"
+                r" early_1"
+            ),
         ),
-        ("fixed.pt2", "torch_export", r"answer to images 8x1x8x8 is .*an export has a dynamic number of images"),
+        (
+            "fixed.pt2",
+            "torch_export",
+            r"answer to images 8x1x8x8 is .*an export has a dynamic number of images",
+        ),
         ("net.pt2", "torchscript", r"file is another kind of zip, expected a torchscript archive"),
-        ("traced.pt", "torch_export", r"file is another kind of zip, expected a torch_export archive"),
-        ("weights.pth", "torchscript", r"file is another kind of zip, .*pickled weights cannot be used"),
+        (
+            "traced.pt",
+            "torch_export",
+            r"file is another kind of zip, expected a torch_export archive",
+        ),
+        (
+            "weights.pth",
+            "torchscript",
+            r"file is another kind of zip, .*pickled weights cannot be used",
+        ),
         ("mynet.py", "torchscript", r"file is unreadable \(BadZipFile"),
         ("absent.pt", "torchscript", r"file is unreadable \(FileNotFoundError"),
         ("logits.pt", "torchscript", r"answer to images 8x1x8x8 is RuntimeError"),
     ],
 )
-def test_archives_that_cannot_be_used(name: str, source: str, words: str, project: Path, digits) -> None:
+def test_archives_that_cannot_be_used(
+    name: str, source: str, words: str, project: Path, digits
+) -> None:
     with pytest.raises(InputError, match=words):
         take(archive(project / name, source), digits[0][:9])
 
@@ -290,16 +369,24 @@ def test_pickled_weights_are_refused_unopened_with_what_is_safe(
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(pickle.dumps(Bomb()))
     words = (
-        "unreadable" if name.endswith("safetensors") else r"a pickle.*safetensors.torch.save_file\(torch.load\(.*True"
+        "unreadable"
+        if name.endswith("safetensors")
+        else r"a pickle.*safetensors.torch.save_file\(torch.load\(.*True"
     )
     with pytest.raises(InputError, match=words):
         take(entrypoint(project, weights=name), digits[0][:9])
     assert not Path("exploded").exists()
 
 
-@pytest.mark.parametrize("member", ["data/sample_inputs/model.pt", "data/constants/model_constants_config.json"])
-def test_no_pickle_in_an_archive_is_executed(member: str, project, digits, tmp_path, monkeypatch) -> None:
-    """torch.export.load would fall back to a full pickle; TorchScript has a reader in C++ that knows no Python."""
+@pytest.mark.parametrize(
+    "member", ["data/sample_inputs/model.pt", "data/constants/model_constants_config.json"]
+)
+def test_no_pickle_in_an_archive_is_executed(
+    member: str, project, digits, tmp_path, monkeypatch
+) -> None:
+    """torch.export.load would fall back to a full pickle; TorchScript has a reader in C++ that
+    knows no Python.
+    """
     import io
     import zipfile
 
@@ -310,7 +397,10 @@ def test_no_pickle_in_an_archive_is_executed(member: str, project, digits, tmp_p
         ("torch_export", "net.pt2", member),
         ("torchscript", "traced.pt", "data.pkl"),
     ):
-        with zipfile.ZipFile(project / start) as old, zipfile.ZipFile("bad", "w", zipfile.ZIP_STORED) as new:
+        with (
+            zipfile.ZipFile(project / start) as old,
+            zipfile.ZipFile("bad", "w", zipfile.ZIP_STORED) as new,
+        ):
             names = [name for name in old.namelist() if name.endswith(target)]
             assert len(names) == 1
             for name in old.namelist():
@@ -334,7 +424,9 @@ def test_a_network_in_training_mode_is_refused(digits, tmp_path) -> None:
             return z, self.net[2](z)
 
     torch.jit.trace(Both(), torch.zeros(2, 1, 8, 8), check_trace=False).save(tmp_path / "n.pt")
-    with pytest.raises(InputError, match="answer to an image is another one, expected the same .*evaluation mode"):
+    with pytest.raises(
+        InputError, match="answer to an image is another one, expected the same .*evaluation mode"
+    ):
         take(archive(tmp_path / "n.pt", "torchscript"), digits[0][:9])
 
 
@@ -395,7 +487,9 @@ def test_own_classifiers_through_the_whole_pipeline(project: Path, tmp_path: Pat
         assert ("n.fgsm_05" in scores) == (name == "mine")
     assert (checkout.folder / "data/report/report.html").is_file()
     assert checkout.run("mistakes", "results").stdout.startswith("Accuracy: ")
-    Image.fromarray(np.load(checkout.folder / "data/images/test/images.npy")[0, 0]).save(checkout.folder / "one.png")
+    Image.fromarray(np.load(checkout.folder / "data/images/test/images.npy")[0, 0]).save(
+        checkout.folder / "one.png"
+    )
     for name, program in (("mine", "mynet:make"), ("steps", "torchscript")):
         ask = ("mistakes", "check", f"data/guard/{name}/model", "one.png")
         done = checkout.run(*ask, check=False)

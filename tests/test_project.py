@@ -1,4 +1,6 @@
-"""Where a project lies: commands from any folder below it, larger repositories, worktrees, other systems."""
+"""Where a project lies: commands from any folder below it, larger repositories, worktrees, other
+systems.
+"""
 
 import ast
 import contextlib
@@ -32,8 +34,14 @@ def command(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> i
 
 
 def git(folder: Path, *arguments: str) -> str:
-    names = [option for who in ("user.name", "user.email") for option in ("-c", f"{who}=test@example.org")]
-    done = subprocess.run(["git", *names, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    names = [
+        option
+        for who in ("user.name", "user.email")
+        for option in ("-c", f"{who}=test@example.org")
+    ]
+    done = subprocess.run(
+        ["git", *names, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -71,11 +79,16 @@ def inside(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_the_project_is_the_nearest_folder_upwards_that_holds_the_pipeline(tmp_path: Path) -> None:
     outer = small(tmp_path / "outer")
     inner = small(outer / "inner")
-    (outer / "data" / "report" / "dvc.yaml").write_text("stages: {}\n")  # a pipeline of another kind
+    (outer / "data" / "report" / "dvc.yaml").write_text(
+        "stages: {}\n"
+    )  # a pipeline of another kind
     for start, found in {
-        outer: outer, outer / "experiments" / "deep": outer, outer / "data" / "report": outer,
-        inner / "stages": inner, tmp_path: None,
-    }.items():  # fmt: skip
+        outer: outer,
+        outer / "experiments" / "deep": outer,
+        outer / "data" / "report": outer,
+        inner / "stages": inner,
+        tmp_path: None,
+    }.items():
         with contextlib.chdir(start):
             assert project.find() == found
     (inner / "params.yaml").unlink()  # which `mistakes use` brings back
@@ -85,9 +98,14 @@ def test_the_project_is_the_nearest_folder_upwards_that_holds_the_pipeline(tmp_p
 
 @pytest.mark.parametrize(
     ("typed", "seen"),
-    [("a.yaml", "experiments/a.yaml"), ("../params.yaml", "params.yaml"), ("../../b.yaml", "../b.yaml"),
-     ("deep/../a.yaml", "experiments/a.yaml"), ("/etc/hosts", "/etc/hosts")],
-)  # fmt: skip
+    [
+        ("a.yaml", "experiments/a.yaml"),
+        ("../params.yaml", "params.yaml"),
+        ("../../b.yaml", "../b.yaml"),
+        ("deep/../a.yaml", "experiments/a.yaml"),
+        ("/etc/hosts", "/etc/hosts"),
+    ],
+)
 def test_paths_are_those_of_the_folder_in_which_they_are_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, seen: str
 ) -> None:
@@ -116,7 +134,9 @@ def test_use_writes_the_parameters_of_the_project_wherever_it_is_typed(
     assert capsys.readouterr().err == f"error: {below}/nowhere.yaml: there is no such file\n"
 
 
-def test_use_brings_back_parameters_that_were_deleted(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_use_brings_back_parameters_that_were_deleted(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (inside / "params.yaml").unlink()
     assert command(monkeypatch, inside / "experiments", "use") == 0
     assert (inside / "params.yaml").read_text() == SMOKE
@@ -129,8 +149,14 @@ def test_a_file_that_cannot_be_read_or_written_is_one_line(
     (inside / "params.yaml").mkdir()
     for arguments in (["use"], ["use", "--force"], ["results"]):
         assert command(monkeypatch, inside, *arguments) == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
-        assert lines == [line for line in lines if line.startswith("error: ") and "directory" in line.lower()]
+        lines = [
+            line
+            for line in capsys.readouterr().err.splitlines()
+            if not line.startswith("warning: ")
+        ]
+        assert lines == [
+            line for line in lines if line.startswith("error: ") and "directory" in line.lower()
+        ]
         assert len(lines) == 1
 
 
@@ -144,10 +170,14 @@ def test_outside_of_any_project_a_command_says_so_in_one_line_and_writes_nothing
     assert not list(tmp_path.iterdir())
 
 
-def test_a_revision_has_the_files_of_the_project_and_the_key_of_the_working_tree(inside: Path) -> None:
+def test_a_revision_has_the_files_of_the_project_and_the_key_of_the_working_tree(
+    inside: Path,
+) -> None:
     tree, here = snapshot.GitTree("HEAD", inside), snapshot.WorkTree(inside)
     assert tree.read("params.yaml") == SMOKE.encode()
-    assert tree.read("neighbour.txt") == (b"of another team\n" if (inside / "neighbour.txt").exists() else None)
+    assert tree.read("neighbour.txt") == (
+        b"of another team\n" if (inside / "neighbour.txt").exists() else None
+    )
     assert tree.code() == here.code() == ["mistakes/größe mit Raum.py", "stages/raw.py"]
     assert snapshot.key(tree, "smoke") == snapshot.key(here, "smoke")
     (inside / "params.yaml").write_text(SMOKE.replace("layers: 2", "layers: 3"))
@@ -168,12 +198,16 @@ def test_what_changed_is_told_of_the_project_alone(inside: Path, tmp_path: Path)
         )
 
 
-def test_a_worktree_and_a_detached_head_are_like_any_other_checkout(inside: Path, tmp_path: Path) -> None:
+def test_a_worktree_and_a_detached_head_are_like_any_other_checkout(
+    inside: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "another tree"
     git(inside, "worktree", "add", "--quiet", "--detach", str(other))
     folder = other / inside.relative_to(tmp_path / "repository")
     assert snapshot.GitTree("HEAD", folder).rev == git(inside, "rev-parse", "main")
-    assert snapshot.key(snapshot.GitTree("main", folder), "smoke") == snapshot.key(snapshot.WorkTree(folder), "smoke")
+    assert snapshot.key(snapshot.GitTree("main", folder), "smoke") == snapshot.key(
+        snapshot.WorkTree(folder), "smoke"
+    )
     with contextlib.chdir(folder / "experiments"):
         assert environment.commit() == git(inside, "rev-parse", "main")
 
@@ -194,7 +228,9 @@ def test_before_the_first_commit_revisions_are_refused_and_everything_is_a_chang
 
 
 def test_what_is_no_revision_is_named(inside: Path) -> None:
-    with pytest.raises(InputError, match="git: 'v9' is neither a git revision nor the name of a DVC experiment"):
+    with pytest.raises(
+        InputError, match="git: 'v9' is neither a git revision nor the name of a DVC experiment"
+    ):
         snapshot.GitTree("v9", inside)
     git(inside, "rm", "--quiet", "--cached", "params.yaml")
     git(inside, "commit", "--quiet", "--message=without parameters")
@@ -223,7 +259,9 @@ def test_a_lock_that_was_cut_short_is_put_back_from_the_folder_s_own_commit(
     assert repair.repair(inside) == []
 
 
-def test_the_journal_lies_where_dvc_has_its_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_lies_where_dvc_has_its_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which is above the project where the larger repository is DVC's too."""
     folder = small(tmp_path / "repository" / "sub" / "project")
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -241,7 +279,9 @@ def test_the_journal_lies_where_dvc_has_its_root(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(("system", "unit"), [("darwin", 1), ("linux", 1024), ("freebsd14", 1024)])
-def test_peak_memory_is_in_the_unit_of_the_system(monkeypatch: pytest.MonkeyPatch, system: str, unit: int) -> None:
+def test_peak_memory_is_in_the_unit_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, system: str, unit: int
+) -> None:
     import resource
 
     class Usage:
@@ -270,18 +310,31 @@ def test_modules_that_windows_lacks_are_imported_inside_of_functions_only() -> N
 
 @pytest.mark.parametrize(
     ("missing", "arguments"),
-    [("fcntl", ["stages.raw", "data/raw"]), ("resource", ["stages.raw"]), ("fcntl", ["mistakes", "ui"])],
+    [
+        ("fcntl", ["stages.raw", "data/raw"]),
+        ("resource", ["stages.raw"]),
+        ("fcntl", ["mistakes", "ui"]),
+    ],
 )
-def test_a_system_without_locks_is_refused_in_one_line(tmp_path: Path, missing: str, arguments: list[str]) -> None:
+def test_a_system_without_locks_is_refused_in_one_line(
+    tmp_path: Path, missing: str, arguments: list[str]
+) -> None:
     blocked = f"import sys; sys.modules['{missing}'] = None; "
     name, *rest = arguments
     start = "from mistakes.cli import main" if name == "mistakes" else f"from {name} import main"
     done = subprocess.run(
         [sys.executable, "-c", f"{blocked}{start}; sys.argv = {[name, *rest]}; main()"],
-        cwd=small(tmp_path / "project"), env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=small(tmp_path / "project"),
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
-    told = "it runs on Linux and macOS, and on Windows in WSL 2 (this Python lacks the module fcntl or resource)"
+    told = (
+        "it runs on Linux and macOS, and on Windows in WSL 2 (this Python lacks the module fcntl or"
+        " resource)"
+    )
     assert done.stderr == f"error: mistakes: {told}\n"
     assert not (tmp_path / "project" / "data" / "raw").exists()
 
@@ -291,18 +344,30 @@ def test_a_system_without_locks_is_refused_in_one_line(tmp_path: Path, missing: 
 
 @pytest.fixture(scope="module")
 def larger(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The reproduced project in a folder of a larger repository, as `dvc init --subdir` leaves it, with an experiment.
+    """The reproduced project in a folder of a larger repository, as `dvc init --subdir` leaves it,
+    with an experiment.
 
     In the experiment, which ran in a temporary copy, only detection and what follows ran.
     """
     repository = tmp_path_factory.mktemp("larger") / "ein Archiv"
-    copy = duplicate(reproduced, repository / "sub" / "project", ".git", ".dvc/config", "mlflow.db", "mlartifacts")
+    copy = duplicate(
+        reproduced,
+        repository / "sub" / "project",
+        ".git",
+        ".dvc/config",
+        "mlflow.db",
+        "mlartifacts",
+    )
     (repository / "neighbour.txt").write_text("of another team\n")
     Checkout(repository).run("git", "init", "--quiet", "--initial-branch=main")
     shutil.move(copy.folder / ".dvc", repository / "kept")
     copy.run("dvc", "init", "--subdir", "--quiet")
-    shutil.copytree(repository / "kept" / "cache", copy.folder / ".dvc" / "cache", dirs_exist_ok=True)
-    shutil.copytree(repository / "kept" / "plots", copy.folder / ".dvc" / "plots", dirs_exist_ok=True)
+    shutil.copytree(
+        repository / "kept" / "cache", copy.folder / ".dvc" / "cache", dirs_exist_ok=True
+    )
+    shutil.copytree(
+        repository / "kept" / "plots", copy.folder / ".dvc" / "plots", dirs_exist_ok=True
+    )
     shutil.rmtree(repository / "kept")
     copy.run("git", "add", "--all", str(repository))
     copy.run("git", "commit", "--quiet", "--message=the project comes into a larger repository")
@@ -323,14 +388,21 @@ def test_in_a_larger_repository_everything_is_as_at_the_root(larger: Checkout) -
     assert row.data.tags["git.commit"] == head
     assert row.data.tags["git.changed"] == "nothing"
     assert "| H1 |" in below.run("mistakes", "results").stdout
-    assert below.run("bash", "-c", "mistakes results | head -c 1; exit ${PIPESTATUS[0]}", check=False).stderr == ""
+    assert (
+        below.run(
+            "bash", "-c", "mistakes results | head -c 1; exit ${PIPESTATUS[0]}", check=False
+        ).stderr
+        == ""
+    )
     assert below.run("git", "status", "--porcelain", str(larger.folder.parents[1])).stdout == ""
 
 
 @pytest.mark.slow
 def test_in_a_larger_repository_an_experiment_leads_to_its_commit(larger: Checkout) -> None:
     below = Checkout(larger.folder / "experiments")
-    (ref,) = below.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/wide").stdout.split()
+    (ref,) = below.run(
+        "git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/wide"
+    ).stdout.split()
     shown = below.run("mistakes", "show", "wide/smoke").stdout
     assert re.search(rf"^commit +{ref}$", shown, re.MULTILINE)
     (made,) = larger.runs(level="stage", stage="detection")
@@ -341,16 +413,24 @@ def test_in_a_larger_repository_an_experiment_leads_to_its_commit(larger: Checko
 
 
 @pytest.mark.slow
-def test_a_guard_answers_in_any_folder_about_the_files_there(larger: Checkout, tmp_path: Path) -> None:
+def test_a_guard_answers_in_any_folder_about_the_files_there(
+    larger: Checkout, tmp_path: Path
+) -> None:
     import numpy as np
     from PIL import Image
 
-    Image.fromarray(np.load(larger.folder / "data/images/test/images.npy")[0, 0]).save(tmp_path / "a.png")
+    Image.fromarray(np.load(larger.folder / "data/images/test/images.npy")[0, 0]).save(
+        tmp_path / "a.png"
+    )
     shutil.copytree(larger.folder / "data/guard/smoke/model", tmp_path / "model")
     outside = Checkout(tmp_path).run("mistakes", "check", "model", "a.png").stdout
     assert outside.splitlines()[1].startswith("a.png,")
     shutil.copy(tmp_path / "a.png", larger.folder / "data/report/a.png")
-    within = Checkout(larger.folder / "data/report").run("mistakes", "check", "../guard/smoke/model", "a.png").stdout
+    within = (
+        Checkout(larger.folder / "data/report")
+        .run("mistakes", "check", "../guard/smoke/model", "a.png")
+        .stdout
+    )
     (larger.folder / "data/report/a.png").unlink()
     assert within == outside
 
@@ -358,7 +438,11 @@ def test_a_guard_answers_in_any_folder_about_the_files_there(larger: Checkout, t
 @pytest.mark.slow
 def test_a_stage_typed_in_a_subfolder_takes_paths_from_there(larger: Checkout) -> None:
     below = Checkout(larger.folder / "data" / "images")
-    below.run(sys.executable, "-m", "stages.images", "../raw", "../again", PYTHONPATH=str(larger.folder))
-    assert (larger.folder / "data/again/classes.json").read_bytes() == (below.folder / "classes.json").read_bytes()
+    below.run(
+        sys.executable, "-m", "stages.images", "../raw", "../again", PYTHONPATH=str(larger.folder)
+    )
+    assert (larger.folder / "data/again/classes.json").read_bytes() == (
+        below.folder / "classes.json"
+    ).read_bytes()
     shutil.rmtree(larger.folder / "data/again")
     assert not (below.folder / "data").exists()

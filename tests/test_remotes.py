@@ -1,4 +1,6 @@
-"""Shared DVC remotes on real servers: a folder, OpenSSH, an S3 server (SeaweedFS); and what goes wrong with them."""
+"""Shared DVC remotes on real servers: a folder, OpenSSH, an S3 server (SeaweedFS); and what goes
+wrong with them.
+"""
 
 import hashlib
 import os
@@ -26,7 +28,9 @@ class Remote:
     url: str
     settings: dict[str, str] = field(default_factory=dict)
     local: dict[str, str] = field(default_factory=dict)
-    wrong: dict[str, str] = field(default_factory=dict)  # local settings of somebody who has no access
+    wrong: dict[str, str] = field(
+        default_factory=dict
+    )  # local settings of somebody who has no access
 
     def add(self, checkout: Checkout) -> None:
         checkout.run("dvc", "remote", "add", "--force", self.name, self.url)
@@ -43,7 +47,9 @@ class Remote:
 
     def through(self, port: int) -> "Remote":
         """The same remote at another port."""
-        settings = {key: value.replace(f":{self.port}", f":{port}") for key, value in self.settings.items()}
+        settings = {
+            key: value.replace(f":{self.port}", f":{port}") for key, value in self.settings.items()
+        }
         return replace(self, url=self.url.replace(f":{self.port}/", f":{port}/"), settings=settings)
 
 
@@ -54,14 +60,22 @@ def opened(kind: str, folder: Path) -> Iterator[Remote]:
         yield Remote(kind, str(folder / "store"))
     elif kind == "ssh":
         with servers.ssh(folder / "ssh") as (port, key):
-            user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+            user = subprocess.run(
+                ["id", "-un"], capture_output=True, text=True, check=True
+            ).stdout.strip()
             url = f"ssh://{user}@127.0.0.1:{port}{folder}/store"
-            yield Remote(kind, url, {}, {"keyfile": str(key)}, {"keyfile": str(key.with_name("stranger"))})
+            yield Remote(
+                kind, url, {}, {"keyfile": str(key)}, {"keyfile": str(key.with_name("stranger"))}
+            )
     else:
         with servers.bucket(folder) as team:
-            keys = {key.removeprefix("AWS_").lower(): value for key, value in team.bucket_keys.items()}
+            keys = {
+                key.removeprefix("AWS_").lower(): value for key, value in team.bucket_keys.items()
+            }
             settings = {"endpointurl": team.s3, "region": "us-east-1"}
-            yield Remote(kind, "s3://dvc/mistakes", settings, keys, keys | {"secret_access_key": "wrong"})
+            yield Remote(
+                kind, "s3://dvc/mistakes", settings, keys, keys | {"secret_access_key": "wrong"}
+            )
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +100,12 @@ def remote(request: pytest.FixtureRequest, remotes: dict[str, Remote | str]) -> 
 
 
 @pytest.fixture(scope="module")
-def anna(reproduced: Checkout, remotes: dict[str, Remote | str], tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout with all results and two experiments that ran in DVC's queue; its origin is a bare repository."""
+def anna(
+    reproduced: Checkout, remotes: dict[str, Remote | str], tmp_path_factory: pytest.TempPathFactory
+) -> Checkout:
+    """A checkout with all results and two experiments that ran in DVC's queue; its origin is a bare
+    repository.
+    """
     folder = tmp_path_factory.mktemp("team")
     checkout = duplicate(reproduced, folder / "anna", "mlflow.db", "mlartifacts")
     for one in remotes.values():
@@ -95,7 +113,9 @@ def anna(reproduced: Checkout, remotes: dict[str, Remote | str], tmp_path_factor
             one.add(checkout)
             one.allow(checkout)
     checkout.run("git", "commit", "--quiet", "--all", "--message=remotes")
-    checkout.run("git", "clone", "--quiet", "--bare", str(checkout.folder), str(folder / "origin.git"))
+    checkout.run(
+        "git", "clone", "--quiet", "--bare", str(checkout.folder), str(folder / "origin.git")
+    )
     checkout.run("git", "remote", "add", "origin", str(folder / "origin.git"))
     checkout.run("dvc", "exp", "run", "--queue", "-S", "detection.alpha=0.01,0.1")
     checkout.run("dvc", "queue", "start", "--jobs", "2", capture_output=False)
@@ -113,9 +133,15 @@ def anna(reproduced: Checkout, remotes: dict[str, Remote | str], tmp_path_factor
 
 
 def experiments(checkout: Checkout) -> dict[str, str]:
-    lines = checkout.run("git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/").stdout.splitlines()
+    lines = checkout.run(
+        "git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/"
+    ).stdout.splitlines()
     refs = (line.split() for line in lines)
-    return {ref.rsplit("/", 1)[1]: rev for rev, ref in refs if re.fullmatch(r"refs/exps/\w\w/\w{38}/[\w-]+", ref)}
+    return {
+        ref.rsplit("/", 1)[1]: rev
+        for rev, ref in refs
+        if re.fullmatch(r"refs/exps/\w\w/\w{38}/[\w-]+", ref)
+    }
 
 
 def fresh(anna: Checkout, folder: Path) -> Checkout:
@@ -125,16 +151,22 @@ def fresh(anna: Checkout, folder: Path) -> Checkout:
 
 def damaged(checkout: Checkout) -> list[str]:
     """Return the files of DVC's cache whose content is not what their name says."""
-    files = [file for file in (checkout.folder / ".dvc/cache/files/md5").rglob("*") if file.is_file()]
+    files = [
+        file for file in (checkout.folder / ".dvc/cache/files/md5").rglob("*") if file.is_file()
+    ]
     md5 = {file: hashlib.md5(file.read_bytes()).hexdigest() for file in files}
-    return [str(file) for file in files if file.parent.name + file.name.removesuffix(".dir") != md5[file]]
+    return [
+        str(file)
+        for file in files
+        if file.parent.name + file.name.removesuffix(".dir") != md5[file]
+    ]
 
 
 def failed(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """DVC ended with a status that is not 0 and a line that names the reason, without a traceback."""
+    """DVC failed with a line that names the reason, without a traceback."""
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stderr
-    (first, *_) = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    first, *_ = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
     assert any(word in done.stderr for word in words), done.stderr
     assert len(first) < 400
 
@@ -148,7 +180,9 @@ def test_a_colleague_has_results_and_experiments_and_computes_nothing(
     shared = experiments(anna)
     assert len(shared) == 2
     anna.run("dvc", "exp", "push", *at, "origin", *shared)
-    chosen = sorted(shared)[len(remote.name) % 2]  # each of the two comes through one remote at least
+    chosen = sorted(shared)[
+        len(remote.name) % 2
+    ]  # each of the two comes through one remote at least
 
     bert = fresh(anna, tmp_path / "bert")
     remote.allow(bert)
@@ -162,8 +196,12 @@ def test_a_colleague_has_results_and_experiments_and_computes_nothing(
         assert "Running stage" not in done.stdout
         assert "Data and pipelines are up to date." in done.stdout
         metrics = "data/detection/smoke/metrics.json"
-        assert (bert.folder / metrics).read_text() == anna.run("git", "show", f"{revision}:{metrics}").stdout
-        alphas.append(yaml.safe_load((bert.folder / "params.yaml").read_text())["detection"]["alpha"])
+        assert (bert.folder / metrics).read_text() == anna.run(
+            "git", "show", f"{revision}:{metrics}"
+        ).stdout
+        alphas.append(
+            yaml.safe_load((bert.folder / "params.yaml").read_text())["detection"]["alpha"]
+        )
     assert alphas[0] == 0.05
     assert alphas[1] in {0.01, 0.1}
     assert not (bert.folder / "mlflow.db").exists()
@@ -195,7 +233,11 @@ def test_no_access_and_a_wrong_place_are_told_and_leave_the_cache_whole(
         (tmp_path / "store").mkdir(mode=0o555)
         remote = replace(remote, url=str(tmp_path / "store"))
         if os.geteuid() == 0:
-            closed = ("setpriv", "--bounding-set=-dac_override", "--")  # root may write everywhere, but for this
+            closed = (
+                "setpriv",
+                "--bounding-set=-dac_override",
+                "--",
+            )  # root may write everywhere, but for this
     remote.add(carl)
     remote.allow(carl, **remote.wrong)
     failed(carl.run(*closed, *push, check=False), "Forbidden", "ermission denied")
@@ -209,7 +251,9 @@ def test_no_access_and_a_wrong_place_are_told_and_leave_the_cache_whole(
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_half_way_costs_a_retry(anna: Checkout, remote: Remote, tmp_path: Path) -> None:
+def test_a_server_that_goes_half_way_costs_a_retry(
+    anna: Checkout, remote: Remote, tmp_path: Path
+) -> None:
     if remote.port is None:
         pytest.skip("a folder has no server; tests/test_faults.py fills its disk")
     carl = duplicate(anna, tmp_path / "carl", "mlflow.db", "mlartifacts")
@@ -218,7 +262,11 @@ def test_a_server_that_goes_half_way_costs_a_retry(anna: Checkout, remote: Remot
     at = ("--remote", remote.name)
     remote.add(carl)
     carl.run("git", "commit", "--quiet", "--all", "--message=cable")
-    size = sum(file.stat().st_size for file in (carl.folder / ".dvc/cache/files").rglob("*") if file.is_file())
+    size = sum(
+        file.stat().st_size
+        for file in (carl.folder / ".dvc/cache/files").rglob("*")
+        if file.is_file()
+    )
     impatient = {"AWS_MAX_ATTEMPTS": "1"}
 
     cable.cut_after(size // 2)
@@ -241,17 +289,24 @@ def test_a_server_that_goes_half_way_costs_a_retry(anna: Checkout, remote: Remot
 
 
 def test_no_credentials_in_this_project() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     names = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
     assert len(names) > 100
     assert not {".dvc/config.local", "server/.env"} & set(names)
     assigned = re.compile(
-        r"(?:secret_access_key|password|secret_key|aws_secret_access_key) *[=:] *['\"]?[0-9a-z+/]{12,}|AKIA[0-9A-Z]{16}"
+        r"(?:secret_access_key|password|secret_key|aws_secret_access_key) *[=:]"
+        r" *['\"]?[0-9a-z+/]{12,}|AKIA[0-9A-Z]{16}"
         r"|-----BEGIN [A-Z ]*PRIVATE KEY|://[^\s/:@{}$\"']+:[^\s/@{}$\"']+@",
         re.IGNORECASE,
     )
     found = {name: assigned.search((ROOT / name).read_text(errors="replace")) for name in names}
     assert not {name: match.group() for name, match in found.items() if match}
     word = "w" * 16  # put together here, or this file would be found too
-    for leaked in (f"aws_secret_access_key = {word}", f"https://user:{word}@host/", f"AKIA{word.upper()}"):
+    for leaked in (
+        f"aws_secret_access_key = {word}",
+        f"https://user:{word}@host/",
+        f"AKIA{word.upper()}",
+    ):
         assert assigned.search(leaked)

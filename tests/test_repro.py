@@ -8,8 +8,21 @@ import time
 import pytest
 from conftest import Checkout, clone, duplicate
 
-STAGES = ("raw", "images", "classifier", "features", "flow", "detectors", "adversarial", "ood", "scores", "hypotheses",
-          "detection", "guard", "report")  # fmt: skip
+STAGES = (
+    "raw",
+    "images",
+    "classifier",
+    "features",
+    "flow",
+    "detectors",
+    "adversarial",
+    "ood",
+    "scores",
+    "hypotheses",
+    "detection",
+    "guard",
+    "report",
+)
 
 
 def test_repro_gives_report_metrics_and_a_complete_row(reproduced: Checkout) -> None:
@@ -45,8 +58,10 @@ def test_second_repro_does_nothing(reproduced: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_a_fresh_clone_that_computes_the_committed_results_has_a_complete_row(reproduced: Checkout, tmp_path) -> None:
-    """DVC skips track there: dvc.lock, which git brought, says that it has seen this very report."""
+def test_a_fresh_clone_that_computes_the_committed_results_has_a_complete_row(
+    reproduced: Checkout, tmp_path
+) -> None:
+    """DVC skips track there: dvc.lock, which git brought, has seen this very report."""
     fresh = duplicate(reproduced, tmp_path / "fresh", "mlflow.db", "mlartifacts")
     report = fresh.folder / "data/report/report.html"
     md5 = hashlib.md5(report.read_bytes()).hexdigest()
@@ -77,10 +92,16 @@ def test_cached_stages_are_complete_in_a_new_row(reproduced: Checkout) -> None:
         assert "Running stage 'detection@smoke'" in done.stdout
         assert "Running stage 'flow@smoke'" not in done.stdout
         assert reproduced.run("mistakes", "results").stderr == ""
-        (row,) = [r for r in reproduced.runs(level="pipeline") if r.data.params["detection.alpha"] == "0.1"]
+        (row,) = [
+            r
+            for r in reproduced.runs(level="pipeline")
+            if r.data.params["detection.alpha"] == "0.1"
+        ]
         assert row.data.tags["ran.detection"]
-        (flow, *_) = reproduced.runs(stage="flow")
-        assert row.data.tags["cached.flow"] in {r.info.run_id for r in reproduced.runs(stage="flow")}, flow.info.run_id
+        flow, *_ = reproduced.runs(stage="flow")
+        assert row.data.tags["cached.flow"] in {
+            r.info.run_id for r in reproduced.runs(stage="flow")
+        }, flow.info.run_id
         assert row.data.metrics["flow.nll_val"] == pytest.approx(
             reproduced.runs(level="pipeline")[-1].data.metrics["flow.nll_val"]
         )
@@ -90,7 +111,9 @@ def test_cached_stages_are_complete_in_a_new_row(reproduced: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_publish_rebuilds_a_row_from_a_revision_in_a_new_store(reproduced: Checkout, tmp_path) -> None:
+def test_publish_rebuilds_a_row_from_a_revision_in_a_new_store(
+    reproduced: Checkout, tmp_path
+) -> None:
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{tmp_path / 'new.db'}"
@@ -98,35 +121,57 @@ def test_publish_rebuilds_a_row_from_a_revision_in_a_new_store(reproduced: Check
     reproduced.run("mistakes", "publish", "HEAD", MLFLOW_TRACKING_URI=uri)
     client = MlflowClient(uri)
     (row,) = client.search_runs([client.get_experiment_by_name("mistakes").experiment_id])
-    (known,) = [r for r in reproduced.runs(level="pipeline") if r.data.params["detection.alpha"] == "0.05"]
+    (known,) = [
+        r for r in reproduced.runs(level="pipeline") if r.data.params["detection.alpha"] == "0.05"
+    ]
     assert row.data.metrics == known.data.metrics
     assert row.data.params == known.data.params
     assert row.data.tags["content_key"] == known.data.tags["content_key"]
-    assert reproduced.run("mistakes", "publish", "no-such-revision", check=False).stderr.startswith("error: ")
+    assert reproduced.run("mistakes", "publish", "no-such-revision", check=False).stderr.startswith(
+        "error: "
+    )
 
 
 @pytest.mark.slow
 def test_experiment_in_a_temporary_copy_lands_in_the_main_store(reproduced: Checkout) -> None:
-    reproduced.run("dvc", "exp", "run", "--temp", "--name", "temporary", "-S", "detectors.calibration=all")
+    reproduced.run(
+        "dvc", "exp", "run", "--temp", "--name", "temporary", "-S", "detectors.calibration=all"
+    )
     (row,) = reproduced.runs(level="pipeline", **{"`dvc.exp_name`": "temporary"})
     assert row.info.status == "FINISHED"
     assert row.info.run_name == "temporary/smoke"
     assert row.data.metrics["detectors.n_calibrating"] == row.data.metrics["images.n.cal"]
     (default,) = [r for r in reproduced.runs(level="pipeline") if r.info.run_name == "smoke"][-1:]
-    assert default.data.metrics["detectors.n_calibrating"] == default.data.metrics["detectors.n_cal_correct"]
+    assert (
+        default.data.metrics["detectors.n_calibrating"]
+        == default.data.metrics["detectors.n_cal_correct"]
+    )
     assert default.data.metrics["detectors.n_cal_correct"] < default.data.metrics["images.n.cal"]
     assert row.info.artifact_uri.startswith(f"file://{reproduced.folder}/mlartifacts/")
-    assert "Classifier “smoke”" in next((reproduced.folder / "mlartifacts").rglob("report.html")).read_text()
-    reproduced.run("mistakes", "publish", "temporary")  # by the experiment's name: the row is there already
+    assert (
+        "Classifier “smoke”"
+        in next((reproduced.folder / "mlartifacts").rglob("report.html")).read_text()
+    )
+    reproduced.run(
+        "mistakes", "publish", "temporary"
+    )  # by the experiment's name: the row is there already
     assert len(reproduced.runs(level="pipeline", **{"`dvc.exp_name`": "temporary"})) == 1
 
 
 @pytest.mark.slow
 def test_four_queued_experiments_on_two_workers(reproduced: Checkout) -> None:
     reproduced.run(
-        "dvc", "exp", "run", "--queue", "-S", "detection.bootstrap=20,21", "-S", "hypotheses.bootstrap=30,31"
+        "dvc",
+        "exp",
+        "run",
+        "--queue",
+        "-S",
+        "detection.bootstrap=20,21",
+        "-S",
+        "hypotheses.bootstrap=30,31",
     )
-    # the workers inherit the command's output: with a pipe, it would last until they are gone, and they may linger
+    # the workers inherit the command's output: with a pipe, it would last until they are gone, and
+    # they may linger
     reproduced.run("dvc", "queue", "start", "--jobs", "2", capture_output=False)
     deadline = time.monotonic() + 600
     while True:
@@ -137,8 +182,14 @@ def test_four_queued_experiments_on_two_workers(reproduced: Checkout) -> None:
         time.sleep(2)
     reproduced.run("dvc", "queue", "stop")
     assert status.count("Success") == 4, status
-    rows = [r for r in reproduced.runs(level="pipeline") if r.data.params["detection.bootstrap"] in {"20", "21"}]
-    combinations = {(r.data.params["detection.bootstrap"], r.data.params["hypotheses.bootstrap"]) for r in rows}
+    rows = [
+        r
+        for r in reproduced.runs(level="pipeline")
+        if r.data.params["detection.bootstrap"] in {"20", "21"}
+    ]
+    combinations = {
+        (r.data.params["detection.bootstrap"], r.data.params["hypotheses.bootstrap"]) for r in rows
+    }
     assert len(rows) == len(combinations) == 4
     assert {r.info.status for r in rows} == {"FINISHED"}
     assert len({r.data.tags["dvc.exp_name"] for r in rows}) == 4
@@ -164,4 +215,6 @@ def test_strict_tracking_refuses_an_unreachable_server(reproduced: Checkout) -> 
     env = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKING_STRICT": "1"}
     done = reproduced.run("python", "-m", "stages.track", check=False, **env)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: MLflow: tracking store is 'http://127.0.0.1:9'")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: MLflow: tracking store is 'http://127.0.0.1:9'"
+    )

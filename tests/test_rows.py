@@ -1,4 +1,6 @@
-"""The rows of MLflow say what the files say: other data under the same name, higher or lower, late or by hand."""
+"""The rows of MLflow say what the files say: other data under the same name, higher or lower, late
+or by hand.
+"""
 
 import functools
 import json
@@ -44,7 +46,9 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for part in ("stages", "mistakes"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
+            )
         shutil.copy(ROOT / "dvc.yaml", folder)
         (folder / "params.yaml").write_text(SMOKE)
         for definition in stages().values():
@@ -70,7 +74,9 @@ class Project:
                 "outs": [self._hashed(path) for path in one["outs"]],
             }
         entries = {stage: entry for stage, entry in entries.items() if stage not in without}
-        (self.folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": entries}, sort_keys=False))
+        (self.folder / "dvc.lock").write_text(
+            yaml.safe_dump({"schema": "2.0", "stages": entries}, sort_keys=False)
+        )
 
     def _hashed(self, path: str) -> dict[str, str]:
         return {"path": path, "md5": snapshot.md5(self.folder / path)}
@@ -93,7 +99,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_TRACKING", "MLFLOW_EXP"))]:
+    for name in [
+        name for name in os.environ if name.startswith(("DVC_", "MLFLOW_TRACKING", "MLFLOW_EXP"))
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRACKING_STRICT", "1")
@@ -109,10 +117,15 @@ def accuracies(project: Project) -> list[float]:
 
 
 @pytest.mark.parametrize(("first", "then"), [(0.9, 0.7), (0.7, 0.9)])
-def test_other_results_of_the_same_parameters_are_another_row(project: Project, first: float, then: float) -> None:
+def test_other_results_of_the_same_parameters_are_another_row(
+    project: Project, first: float, then: float
+) -> None:
     for value in (first, then):
         project.write(MODEL, f"weights of {value}")
-        project.write(SCORES, json.dumps({"accuracy_test": value} | ({"n.test": 500} if value == first else {})))
+        project.write(
+            SCORES,
+            json.dumps({"accuracy_test": value} | ({"n.test": 500} if value == first else {})),
+        )
         project.lock()
         assert project.track() == []
     assert accuracies(project) == [first, then]
@@ -127,8 +140,12 @@ def test_other_results_of_the_same_parameters_are_another_row(project: Project, 
     assert accuracies(project) == [first, then]
 
 
-@pytest.mark.parametrize("path", ["data/guard/smoke/model", pytest.param("data/raw", marks=pytest.mark.slow)])
-def test_other_outputs_are_another_row_though_no_metric_differs(project: Project, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["data/guard/smoke/model", pytest.param("data/raw", marks=pytest.mark.slow)]
+)
+def test_other_outputs_are_another_row_though_no_metric_differs(
+    project: Project, path: str
+) -> None:
     project.track()
     project.write(path, "made from other data")
     project.lock()
@@ -142,7 +159,9 @@ def test_whatever_stood_in_a_row_it_says_what_the_files_say(project: Project, va
     project.track()
     (row,) = project.rows()
     client, run_id = mlflow_store.Store().client, row.info.run_id
-    client.log_metric(run_id, "scores.accuracy_test", value, timestamp=row.info.start_time + 10**9, step=7)
+    client.log_metric(
+        run_id, "scores.accuracy_test", value, timestamp=row.info.start_time + 10**9, step=7
+    )
     client.set_tag(run_id, f"md5.{MODEL}", "another")
     client.set_tag(run_id, "md5.data/gone", "1")
     client.set_tag(run_id, "cached.flow", "nobody")
@@ -207,8 +226,12 @@ def test_a_row_of_an_earlier_version_is_found(project: Project) -> None:
     assert again.data.tags["content_key"] == row.data.tags["content_key"]
 
 
-def test_executions_in_progress_come_together_and_into_the_row_of_their_results(project: Project) -> None:
-    """Also those of a second time with the same results; and two experiments at once keep theirs apart."""
+def test_executions_in_progress_come_together_and_into_the_row_of_their_results(
+    project: Project,
+) -> None:
+    """Also those of a second time with the same results; and two experiments at once keep theirs
+    apart.
+    """
     store = mlflow_store.Store()
 
     def execute(experiment: str, metrics: str) -> str:
@@ -222,7 +245,9 @@ def test_executions_in_progress_come_together_and_into_the_row_of_their_results(
             execution.end("FINISHED", outputs=snapshot.written(Path("data/scores/smoke")))
             store.ship(execution.events(), run_id)
             (here,) = [
-                row for row in project.rows() if row.data.tags.get("progress") == key and row.info.status == "RUNNING"
+                row
+                for row in project.rows()
+                if row.data.tags.get("progress") == key and row.info.status == "RUNNING"
             ]
             assert here.data.metrics == {}
             return run_id
@@ -246,24 +271,39 @@ def test_executions_in_progress_come_together_and_into_the_row_of_their_results(
     again = execute("later", low)
     assert complete("later") == keys[1]
     assert len(project.rows()) == 2
-    for key, accuracy, made, name in ((keys[0], 0.9, other, "high/smoke"), (keys[1], 0.6, again, "low/smoke")):
+    for key, accuracy, made, name in (
+        (keys[0], 0.9, other, "high/smoke"),
+        (keys[1], 0.6, again, "low/smoke"),
+    ):
         (row,) = store.find(content_key=key)
         assert (row.info.status, row.info.run_name) == ("FINISHED", name)
         assert row.data.metrics["scores.accuracy_test"] == accuracy
         assert row.data.tags["ran.scores"] == made
         assert row.data.tags["cached.flow"] == "unknown"
-    parents = {run_id: store.client.get_run(run_id).data.tags["mlflow.parentRunId"] for run_id in (one, again)}
+    parents = {
+        run_id: store.client.get_run(run_id).data.tags["mlflow.parentRunId"]
+        for run_id in (one, again)
+    }
     assert set(parents.values()) == {store.find(content_key=keys[1])[0].info.run_id}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda p: p.write("params.yaml", SMOKE.replace("layers: 2", "layers: 3")), "flow in params.yaml is not what"),
-        (lambda p: p.write(SCORES, '{"accuracy_test": 1.0}'), f"{SCORES} is not what stage scores wrote"),
-        (lambda p: p.lock("flow@smoke", "guard@smoke"), "dvc.lock has no results of smoke by flow, guard"),
+        (
+            lambda p: p.write("params.yaml", SMOKE.replace("layers: 2", "layers: 3")),
+            "flow in params.yaml is not what",
+        ),
+        (
+            lambda p: p.write(SCORES, '{"accuracy_test": 1.0}'),
+            f"{SCORES} is not what stage scores wrote",
+        ),
+        (
+            lambda p: p.lock("flow@smoke", "guard@smoke"),
+            "dvc.lock has no results of smoke by flow, guard",
+        ),
     ],
-)  # fmt: skip
+)
 def test_files_that_are_not_one_result_get_no_row_and_say_why(
     project: Project, change: Any, words: str, capsys
 ) -> None:
@@ -281,7 +321,9 @@ def test_files_that_are_not_one_result_get_no_row_and_say_why(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["shared cache", "remote", "nowhere"])
-def test_artifacts_of_a_revision_come_from_wherever_dvc_has_them(project: Project, tmp_path: Path, place: str) -> None:
+def test_artifacts_of_a_revision_come_from_wherever_dvc_has_them(
+    project: Project, tmp_path: Path, place: str
+) -> None:
     checkout = Checkout(project.folder)
     there = tmp_path.with_name(f"{tmp_path.name} elsewhere")
     checkout.run("git", "init", "--quiet")
@@ -292,7 +334,18 @@ def test_artifacts_of_a_revision_come_from_wherever_dvc_has_them(project: Projec
     if place == "remote":
         checkout.run("dvc", "remote", "add", "--default", "store", str(there))
         checkout.run("dvc", "push", "--quiet")
-    checkout.run("git", "add", "--all", "--force", "dvc.lock", "dvc.yaml", "params.yaml", "mistakes", "stages", ".dvc")
+    checkout.run(
+        "git",
+        "add",
+        "--all",
+        "--force",
+        "dvc.lock",
+        "dvc.yaml",
+        "params.yaml",
+        "mistakes",
+        "stages",
+        ".dvc",
+    )
     checkout.run("git", "add", "--all")
     checkout.run("git", "commit", "--quiet", "--message=results")
     if place != "shared cache":
@@ -308,14 +361,22 @@ def test_artifacts_of_a_revision_come_from_wherever_dvc_has_them(project: Projec
         assert "artifacts" not in row.data.tags
     else:
         assert done.stderr == ""
-        assert Path(client.download_artifacts(row.info.run_id, listed)).read_text() == "data/report/report.html"
+        assert (
+            Path(client.download_artifacts(row.info.run_id, listed)).read_text()
+            == "data/report/report.html"
+        )
 
 
 def as_features(project: Project) -> Path:
     path = project.folder / "own" / "train.npz"
     rng = np.random.default_rng(0)
     path.parent.mkdir()
-    np.savez(path, features=rng.normal(size=(60, 4)), logits=rng.normal(size=(60, 3)), labels=np.arange(60) % 3)
+    np.savez(
+        path,
+        features=rng.normal(size=(60, 4)),
+        logits=rng.normal(size=(60, 3)),
+        labels=np.arange(60) % 3,
+    )
     raw = {"dataset": "features", "parts": {"train": "own/train.npz"}, "ood": {}, "classes": None}
     settle(project.folder, raw, {"smoke": {"source": "features"}}, [])
     return path
@@ -326,12 +387,21 @@ def as_images(project: Project) -> Path:
         path = project.folder / "own" / place
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8), len(place), np.uint8)).save(path)
-    raw = {"dataset": "image_folder", "train": "own", "test": None, "size": None, "channels": 1, "corrupt": "refuse"}
+    raw = {
+        "dataset": "image_folder",
+        "train": "own",
+        "test": None,
+        "size": None,
+        "channels": 1,
+        "corrupt": "refuse",
+    }
     settle(project.folder, raw | {"ood": []}, None, ["glyphs"])
     return path
 
 
-def settle(folder: Path, raw: dict[str, Any], classifiers: dict[str, Any] | None, ood: list[str]) -> None:
+def settle(
+    folder: Path, raw: dict[str, Any], classifiers: dict[str, Any] | None, ood: list[str]
+) -> None:
     values = yaml.safe_load(SMOKE)
     values |= {"raw": raw, "classifiers": classifiers or values["classifiers"]}
     values["ood"]["sets"] = ood
@@ -340,7 +410,9 @@ def settle(folder: Path, raw: dict[str, Any], classifiers: dict[str, Any] | None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [as_features, as_images])
-def test_own_files_that_changed_under_their_path_are_noticed_by_content(project: Project, kind: Any) -> None:
+def test_own_files_that_changed_under_their_path_are_noticed_by_content(
+    project: Project, kind: Any
+) -> None:
     path = kind(project)
     shutil.rmtree("data/raw", ignore_errors=True)
     Path("data/raw").unlink(missing_ok=True)
@@ -393,8 +465,11 @@ def test_the_code_of_an_entry_point_is_its_module_and_what_it_imports_of_the_use
     monkeypatch.syspath_prepend(tmp_path)
     found = programs.files("nets_of_mine.net:make")
     assert set(found) == {
-        "nets_of_mine.net", "nets_of_mine.parts", "nets_of_mine.parts.blocks", "helper_of_mine",
-    }  # fmt: skip
+        "nets_of_mine.net",
+        "nets_of_mine.parts",
+        "nets_of_mine.parts.blocks",
+        "helper_of_mine",
+    }
     before = programs.key("nets_of_mine.net:make")
     (package / "unused.py").write_text("x = 2\n")
     assert programs.key("nets_of_mine.net:make") == before
@@ -430,8 +505,18 @@ def test_weights_and_code_under_the_same_name_are_taken_in_again(tmp_path: Path)
     checkout = clone(tmp_path)
     (tmp_path / "net_of_mine.py").write_text(NET)
     weights(tmp_path / "mine.safetensors", 0)
-    entry = {"source": "entrypoint", "entrypoint": "net_of_mine:make", "arguments": {}, "weights": "mine.safetensors",
-             "layer": "2", "early": [], "mean": [0.3], "std": [0.35], "channels": 1, "size": None}  # fmt: skip
+    entry = {
+        "source": "entrypoint",
+        "entrypoint": "net_of_mine:make",
+        "arguments": {},
+        "weights": "mine.safetensors",
+        "layer": "2",
+        "early": [],
+        "mean": [0.3],
+        "std": [0.35],
+        "channels": 1,
+        "size": None,
+    }
     settle(tmp_path, {"dataset": "digits", "ood": []}, {"mine": entry}, ["glyphs"])
     checkout.run("dvc", "repro", "features")
     tree = snapshot.WorkTree(tmp_path)
@@ -441,15 +526,23 @@ def test_weights_and_code_under_the_same_name_are_taken_in_again(tmp_path: Path)
     weights(tmp_path / "mine.safetensors", 1)
     assert "up to date" in checkout.run("dvc", "repro", "features").stdout  # DVC does not see it
     done = checkout.run("mistakes", "repair")
-    assert "mine.safetensors, net_of_mine.py: changed since stage classifier@mine read it" in done.stderr
+    assert (
+        "mine.safetensors, net_of_mine.py: changed since stage classifier@mine read it"
+        in done.stderr
+    )
     assert "Running stage 'features@mine'" in checkout.run("dvc", "repro", "features").stdout
     keys.append(snapshot.key(tree, "mine"))
     outputs.append(snapshot.own_outputs(tree, "mine"))
 
-    (tmp_path / "net_of_mine.py").write_text(NET.replace("nn.ReLU()", "nn.GELU()"))  # the same weights fit
+    (tmp_path / "net_of_mine.py").write_text(
+        NET.replace("nn.ReLU()", "nn.GELU()")
+    )  # the same weights fit
     done = checkout.run("dvc", "repro", "--force", "--single-item", "features@mine", check=False)
     assert done.returncode != 0
-    assert "the code of net_of_mine:make is not what the classifier was taken in with" in done.stderr + done.stdout
+    assert (
+        "the code of net_of_mine:make is not what the classifier was taken in with"
+        in done.stderr + done.stdout
+    )
     checkout.run("mistakes", "repair")
     assert "Running stage 'features@mine'" in checkout.run("dvc", "repro", "features").stdout
     keys.append(snapshot.key(tree, "mine"))
@@ -461,8 +554,12 @@ def test_weights_and_code_under_the_same_name_are_taken_in_again(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_changed_features_make_a_row_of_their_own_through_the_whole_pipeline(tmp_path: Path) -> None:
-    """A third of the labels wrong, then none again: DVC, the results, the rows and the guard by its path."""
+def test_changed_features_make_a_row_of_their_own_through_the_whole_pipeline(
+    tmp_path: Path,
+) -> None:
+    """A third of the labels wrong, then none again: DVC, the results, the rows and the guard by its
+    path.
+    """
     checkout = clone(tmp_path)
     (tmp_path / "own").mkdir()
     rng = np.random.default_rng(0)
@@ -473,11 +570,18 @@ def test_changed_features_make_a_row_of_their_own_through_the_whole_pipeline(tmp
 
     def save(wrong: int) -> None:
         given = np.where(np.arange(500) < wrong, (labels + 1) % 3, labels)
-        np.savez(tmp_path / "own/train.npz", features=features, logits=2 * features[:, :3], labels=given)
+        np.savez(
+            tmp_path / "own/train.npz", features=features, logits=2 * features[:, :3], labels=given
+        )
 
     save(0)
     np.savez(tmp_path / "own/far.npz", features=far, logits=2 * far[:, :3])
-    raw = {"dataset": "features", "parts": {"train": "own/train.npz"}, "ood": {"far": "own/far.npz"}, "classes": None}
+    raw = {
+        "dataset": "features",
+        "parts": {"train": "own/train.npz"},
+        "ood": {"far": "own/far.npz"},
+        "classes": None,
+    }
     settle(tmp_path, raw, {"given": {"source": "features"}}, ["far"])
     for old, new in (
         ("components: 8", "components: 4"),
@@ -492,26 +596,49 @@ def test_changed_features_make_a_row_of_their_own_through_the_whole_pipeline(tmp
     save(160)
     assert "up to date" in checkout.run("dvc", "repro").stdout
     for ask in (("results",), ("check", "data/guard/given/model", "own/far.npz")):
-        assert "own/train.npz, own/far.npz: changed since stage raw read it" in checkout.run("mistakes", *ask).stderr
+        assert (
+            "own/train.npz, own/far.npz: changed since stage raw read it"
+            in checkout.run("mistakes", *ask).stderr
+        )
     checkout.run("mistakes", "repair")
     checkout.run("dvc", "repro")
     assert checkout.run("mistakes", "results").stderr == ""
-    accuracy = json.loads((tmp_path / "data/scores/given/metrics.json").read_text())["accuracy_test"]
+    accuracy = json.loads((tmp_path / "data/scores/given/metrics.json").read_text())[
+        "accuracy_test"
+    ]
     found = {row.info.run_id: row.data for row in checkout.runs(level="pipeline")}
     assert found.pop(first.info.run_id).metrics == first.data.metrics
     (second,) = found.values()
-    assert second.metrics["scores.accuracy_test"] == accuracy < first.data.metrics["scores.accuracy_test"] - 0.2
-    assert second.metrics["detection.macro_auroc.guard"] != first.data.metrics["detection.macro_auroc.guard"]
+    assert (
+        second.metrics["scores.accuracy_test"]
+        == accuracy
+        < first.data.metrics["scores.accuracy_test"] - 0.2
+    )
+    assert (
+        second.metrics["detection.macro_auroc.guard"]
+        != first.data.metrics["detection.macro_auroc.guard"]
+    )
 
 
-def test_every_file_that_a_section_names_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_that_a_section_names_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("net_of_theirs.py", "theirs.safetensors", "theirs.json"):
         Path(name).write_text("x = 1\n")
-    entry = {"source": "entrypoint", "entrypoint": "net_of_theirs:make", "arguments": {"config": "theirs.json"},
-             "weights": "theirs.safetensors", "layer": "2", "early": [], "mean": [0.3], "std": [0.35], "channels": 1,
-             "size": None}  # fmt: skip
+    entry = {
+        "source": "entrypoint",
+        "entrypoint": "net_of_theirs:make",
+        "arguments": {"config": "theirs.json"},
+        "weights": "theirs.safetensors",
+        "layer": "2",
+        "early": [],
+        "mean": [0.3],
+        "std": [0.35],
+        "channels": 1,
+        "size": None,
+    }
     settle(tmp_path, {"dataset": "digits", "ood": []}, {"theirs": entry}, ["glyphs"])
     values = params.load()
     assert custom.state("raw", values) is None  # nothing of the user's

@@ -42,13 +42,19 @@ def test_log_determinant_agrees_with_autograd(
     for i in range(3):
         jacobian = torch.autograd.functional.jacobian(noise, coordinates[i])
         u = noise(coordinates[i])
-        expected = -0.5 * (u**2).sum() - len(u) / 2 * np.log(2 * np.pi) + torch.linalg.slogdet(jacobian)[1]
+        expected = (
+            -0.5 * (u**2).sum() - len(u) / 2 * np.log(2 * np.pi) + torch.linalg.slogdet(jacobian)[1]
+        )
         assert fitted.log_prob(z[i : i + 1]).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_flow_reaches_a_gaussian_s_entropy_and_gaussian_is_exact(cpu: torch.device, rng: np.random.Generator) -> None:
+def test_flow_reaches_a_gaussian_s_entropy_and_gaussian_is_exact(
+    cpu: torch.device, rng: np.random.Generator
+) -> None:
     covariance = np.array([[2.0, 0.8], [0.8, 1.0]])
-    z, held_out = (rng.multivariate_normal([3, -1], covariance, 4000).astype(np.float32) for _ in range(2))
+    z, held_out = (
+        rng.multivariate_normal([3, -1], covariance, 4000).astype(np.float32) for _ in range(2)
+    )
     settings = density.Optimisation(8, 3, 200, 3e-3, 5.0, 0)
     fitted = density.fit(z, held_out, "maf", "pca", 2, 2, 16, settings, cpu, lambda *_, **__: None)
     exact = stats.multivariate_normal([3, -1], covariance)
@@ -59,17 +65,26 @@ def test_flow_reaches_a_gaussian_s_entropy_and_gaussian_is_exact(cpu: torch.devi
     assert found == pytest.approx(exact.logpdf(held_out[:50]), abs=0.15)
 
 
-def test_direction_norm_density_does_not_change_with_the_scale_of_the_features(features: np.ndarray, cpu) -> None:
+def test_direction_norm_density_does_not_change_with_the_scale_of_the_features(
+    features: np.ndarray, cpu
+) -> None:
     settings = density.Optimisation(2, 2, 100, 1e-3, 5.0, 0)
     one, hundred = (
-        density.fit(z, z, "maf", "direction_norm", 3, 2, 8, settings, cpu, lambda *_, **__: None).density
+        density.fit(
+            z, z, "maf", "direction_norm", 3, 2, 8, settings, cpu, lambda *_, **__: None
+        ).density
         for z in (features, 128 * features)
     )
-    a, b = density.evaluate(one.log_prob, features), density.evaluate(hundred.log_prob, 128 * features)
+    a, b = (
+        density.evaluate(one.log_prob, features),
+        density.evaluate(hundred.log_prob, 128 * features),
+    )
     assert a == pytest.approx(b, abs=1e-2)
 
 
-def test_saved_flow_gives_the_same_density_and_zeros_are_finite(features: np.ndarray, cpu, tmp_path) -> None:
+def test_saved_flow_gives_the_same_density_and_zeros_are_finite(
+    features: np.ndarray, cpu, tmp_path
+) -> None:
     settings = density.Optimisation(1, 1, 100, 1e-3, 5.0, 0)
     fitted = density.fit(
         features, features, "maf", "direction_norm", 3, 2, 8, settings, cpu, lambda *_, **__: None
@@ -97,7 +112,9 @@ def test_too_many_components_are_refused(features: np.ndarray, cpu: torch.device
         density.fit(features, features, "maf", "pca", 7, 2, 8, settings, cpu, lambda *_, **__: None)
 
 
-def fit_flow(z: np.ndarray, transform: str, components: int = 1, kind: str = "maf") -> density.Density:
+def fit_flow(
+    z: np.ndarray, transform: str, components: int = 1, kind: str = "maf"
+) -> density.Density:
     settings = density.Optimisation(1, 1, 100, 1e-3, 5.0, 0)
     nothing = torch.device("cpu"), lambda *_, **__: None
     return density.fit(z, z, kind, transform, components, 2, 8, settings, *nothing).density
@@ -105,42 +122,95 @@ def fit_flow(z: np.ndarray, transform: str, components: int = 1, kind: str = "ma
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("transform", ["raw", "pca"])
-def test_one_column_has_a_density(transform: str, sign: float, rng: np.random.Generator, tmp_path) -> None:
+def test_one_column_has_a_density(
+    transform: str, sign: float, rng: np.random.Generator, tmp_path
+) -> None:
     z = (sign * rng.gamma(3, size=(200, 1))).astype(np.float32)
     fitted = fit_flow(z, transform)
     density.save(fitted, tmp_path / "flow.safetensors")
     found = density.evaluate(density.load(tmp_path / "flow.safetensors").log_prob, z)
     assert found == pytest.approx(density.evaluate(fitted.log_prob, z), abs=1e-4)
     gaussian = stats.norm(z.mean(), z.std(ddof=1))
-    assert density.evaluate(fitted.gaussian_log_prob, z) == pytest.approx(gaussian.logpdf(z[:, 0]), abs=1e-3)
+    assert density.evaluate(fitted.gaussian_log_prob, z) == pytest.approx(
+        gaussian.logpdf(z[:, 0]), abs=1e-3
+    )
 
 
 def test_raw_drops_columns_that_are_constant_at_any_scale(features: np.ndarray) -> None:
     for constant, scale in ((7.1, 1.0), (0.0, 1e-9), (1e6, 1.0)):
-        z = np.column_stack([scale * features, np.full(len(features), constant, np.float32)]).astype(np.float32)
+        z = np.column_stack(
+            [scale * features, np.full(len(features), constant, np.float32)]
+        ).astype(np.float32)
         assert fit_flow(z, "raw").form.coordinates == 6
 
 
 @pytest.mark.parametrize(
     ("change", "transform", "components", "words"),
     [
-        (lambda z: np.column_stack([z, z]), "raw", 1, "flow.transform is 'raw', expected pca, since only 6 of the 12"),
-        (lambda z: np.column_stack([z, z @ z[:6]]), "raw", 1, "since only 6 of the 12 columns that vary are linearly"),
-        (lambda z: z[:5], "raw", 1, "since only 4 of the 6 columns that vary are linearly independent on 5 rows"),
+        (
+            lambda z: np.column_stack([z, z]),
+            "raw",
+            1,
+            "flow.transform is 'raw', expected pca, since only 6 of the 12",
+        ),
+        (
+            lambda z: np.column_stack([z, z @ z[:6]]),
+            "raw",
+            1,
+            "since only 6 of the 12 columns that vary are linearly",
+        ),
+        (
+            lambda z: z[:5],
+            "raw",
+            1,
+            "since only 4 of the 6 columns that vary are linearly independent on 5 rows",
+        ),
         (lambda z: z[:5], "pca", 5, "flow.components is 5, expected at most 4, which vary"),
-        (lambda z: z[:5], "direction_norm", 4, "flow.components is 4, expected at most 3 with the 5 rows"),
-        (lambda z: np.full_like(z, 0.1), "raw", 1, "flow.transform raw has nothing to fit: the features do not vary"),
+        (
+            lambda z: z[:5],
+            "direction_norm",
+            4,
+            "flow.components is 4, expected at most 3 with the 5 rows",
+        ),
+        (
+            lambda z: np.full_like(z, 0.1),
+            "raw",
+            1,
+            "flow.transform raw has nothing to fit: the features do not vary",
+        ),
         (lambda z: np.full_like(z, 0.1), "pca", 1, "flow.transform pca has nothing to fit"),
-        (lambda z: np.full_like(z, 0.1), "direction_norm", 1, "flow.transform direction_norm has nothing to fit"),
-        (lambda z: 1 + z[:, :1], "direction_norm", 1, "expected pca or raw, since all features have one direction"),
-        (lambda z: (z + 1) / np.linalg.norm(z + 1, axis=1, keepdims=True), "direction_norm", 3, "have one length"),
+        (
+            lambda z: np.full_like(z, 0.1),
+            "direction_norm",
+            1,
+            "flow.transform direction_norm has nothing to fit",
+        ),
+        (
+            lambda z: 1 + z[:, :1],
+            "direction_norm",
+            1,
+            "expected pca or raw, since all features have one direction",
+        ),
+        (
+            lambda z: (z + 1) / np.linalg.norm(z + 1, axis=1, keepdims=True),
+            "direction_norm",
+            3,
+            "have one length",
+        ),
         (lambda z: 1e-9 * z, "direction_norm", 3, "have one length .or lengths below 1e-6"),
-        (lambda z: z[:1], "pca", 1, "features: too few rows, 1 to fit the flow to and 1 to stop it by"),
+        (
+            lambda z: z[:1],
+            "pca",
+            1,
+            "features: too few rows, 1 to fit the flow to and 1 to stop it by",
+        ),
         (lambda z: z[:0], "raw", 1, "features: too few rows, 0 to fit"),
         (lambda z: 1e30 * z, "direction_norm", 3, "more than float32 holds"),
     ],
 )
-def test_features_without_a_density_are_refused(change, transform, components, words, features) -> None:
+def test_features_without_a_density_are_refused(
+    change, transform, components, words, features
+) -> None:
     with pytest.raises(InputError, match=words) as caught:
         fit_flow(change(features).astype(np.float32), transform, components)
     assert "\n" not in str(caught.value)
@@ -152,16 +222,24 @@ def test_one_coordinate_cannot_be_coupled(kind: str, features: np.ndarray) -> No
         fit_flow(features[:, :1], "raw", 1, kind)
 
 
-def test_nearly_dependent_columns_are_fitted(features: np.ndarray, rng: np.random.Generator) -> None:
+def test_nearly_dependent_columns_are_fitted(
+    features: np.ndarray, rng: np.random.Generator
+) -> None:
     """Where the covariance is invertible, but not in float32."""
-    z = np.column_stack([features, features[:, 0] + 1e-3 * rng.normal(size=len(features))]).astype(np.float32)
+    z = np.column_stack([features, features[:, 0] + 1e-3 * rng.normal(size=len(features))]).astype(
+        np.float32
+    )
     assert np.isfinite(density.evaluate(fit_flow(z, "raw").gaussian_log_prob, z)).all()
 
 
 @pytest.mark.parametrize("transform", ["raw", "pca", "direction_norm"])
-def test_features_beyond_float32_are_unlikely_and_finite(transform: str, features: np.ndarray) -> None:
+def test_features_beyond_float32_are_unlikely_and_finite(
+    transform: str, features: np.ndarray
+) -> None:
     fitted = fit_flow(features, transform, 3)
-    z = np.vstack([features[:5], np.full((1, 6), 1e25, np.float32), np.full((1, 6), -3e38, np.float32)])
+    z = np.vstack(
+        [features[:5], np.full((1, 6), 1e25, np.float32), np.full((1, 6), -3e38, np.float32)]
+    )
     for log_prob in (fitted.log_prob, fitted.gaussian_log_prob):
         found = density.evaluate(log_prob, z)
         assert np.isfinite(found).all()
@@ -175,7 +253,9 @@ def test_features_beyond_float32_are_unlikely_and_finite(transform: str, feature
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n", [19, 39])
-def test_false_alarms_keep_the_bound_at_small_n(ties: bool, n: int, rng: np.random.Generator) -> None:
+def test_false_alarms_keep_the_bound_at_small_n(
+    ties: bool, n: int, rng: np.random.Generator
+) -> None:
     draws = rng.normal(size=(20_000, n + 1))
     draws = draws.round() if ties else draws
     p = np.array([conformal.p_values(row[:-1], row[-1:])[0] for row in draws])
@@ -204,8 +284,12 @@ def test_bootstrap_weights_do_not_depend_on_anything_but_seed_and_count_every_dr
 # OOD sets
 
 
-@pytest.mark.parametrize("name", ["digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled"])
-def test_ood_sets_are_deterministic_images_like_the_test_images(name: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    "name", ["digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled"]
+)
+def test_ood_sets_are_deterministic_images_like_the_test_images(
+    name: str, rng: np.random.Generator
+) -> None:
     test = rng.integers(0, 256, (40, 3, 28, 28), np.uint8)
     first, again, other = (ood.draw(name, test, 30, 7, seed) for seed in (0, 0, 1))
     assert first.shape == (30, 3, 28, 28)
@@ -215,12 +299,16 @@ def test_ood_sets_are_deterministic_images_like_the_test_images(name: str, rng: 
     assert len(np.unique(first.reshape(30, -1), axis=0)) > 25
 
 
-def test_shuffled_images_keep_their_pixels_and_bad_patches_are_refused(rng: np.random.Generator) -> None:
+def test_shuffled_images_keep_their_pixels_and_bad_patches_are_refused(
+    rng: np.random.Generator,
+) -> None:
     test = rng.integers(0, 256, (5, 1, 8, 8), np.uint8)
     shuffled = ood.draw("patch_shuffled", test, 5, 4, 0)
     assert np.array_equal(np.sort(shuffled.reshape(5, -1)), np.sort(test.reshape(5, -1)))
     corners = {test[0, :, i : i + 4, j : j + 4].tobytes() for i in (0, 4) for j in (0, 4)}
-    assert {shuffled[0, :, i : i + 4, j : j + 4].tobytes() for i in (0, 4) for j in (0, 4)} == corners
+    assert {
+        shuffled[0, :, i : i + 4, j : j + 4].tobytes() for i in (0, 4) for j in (0, 4)
+    } == corners
     with pytest.raises(InputError, match="ood.patch is 3, expected a divisor of 8"):
         ood.draw("patch_shuffled", test, 5, 3, 0)
 
@@ -229,7 +317,9 @@ def test_shuffled_images_keep_their_pixels_and_bad_patches_are_refused(rng: np.r
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[architectures.Classifier, np.ndarray, np.ndarray]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[architectures.Classifier, np.ndarray, np.ndarray]:
     """A small network that tells bright left halves from bright right halves."""
     rng = np.random.default_rng(2)
     images = rng.integers(0, 90, (400, 1, 8, 8)).astype(np.uint8)
@@ -243,7 +333,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[architectures.Cla
     return model.eval().requires_grad_(False), images, labels
 
 
-def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.device, tmp_path) -> None:
+def test_resuming_gives_the_weights_of_an_undisturbed_run(
+    trained, cpu: torch.device, tmp_path
+) -> None:
     _, images, labels = trained
     schedule = training.Schedule(4, 40, 0.05, 0.9, 1e-4, True, 2, "bfloat16", 0)
     whole, broken = (architectures.new("small_cnn", 4, 2, images, 0) for _ in range(2))
@@ -265,7 +357,9 @@ def test_resuming_gives_the_weights_of_an_undisturbed_run(trained, cpu: torch.de
 
 def test_augmentation_mirrors_half_and_moves_every_way(rng: np.random.Generator) -> None:
     image = torch.as_tensor(rng.random((1, 2, 6, 5), np.float32))
-    made = augmentation.weak(image.expand(400, -1, -1, -1), True, 1, torch.Generator().manual_seed(0))
+    made = augmentation.weak(
+        image.expand(400, -1, -1, -1), True, 1, torch.Generator().manual_seed(0)
+    )
     padded = functional.pad(image, (1, 1, 1, 1), mode="replicate")
     possible = [
         part.flip(3) if mirror else part
@@ -279,9 +373,12 @@ def test_augmentation_mirrors_half_and_moves_every_way(rng: np.random.Generator)
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "features"), [("small_cnn", 8, 128), ("resnet9", 8, 64), ("resnet18", 64, 512)]
+    ("name", "width", "features"),
+    [("small_cnn", 8, 128), ("resnet9", 8, 64), ("resnet18", 64, 512)],
 )
-def test_saved_classifier_rebuilds_itself_with_its_features(name, width, features, cpu, tmp_path, rng) -> None:
+def test_saved_classifier_rebuilds_itself_with_its_features(
+    name, width, features, cpu, tmp_path, rng
+) -> None:
     from mistakes.networks.extraction import Extractor
 
     images = rng.integers(0, 256, (6, 3, 16, 16), np.uint8)
@@ -294,8 +391,12 @@ def test_saved_classifier_rebuilds_itself_with_its_features(name, width, feature
     assert batch.features.shape == (6, features)
     assert batch.logits == pytest.approx(model(x).detach().numpy(), abs=1e-4)
     head = model.net.fc if name == "resnet18" else model.net.logits
-    assert head(torch.as_tensor(batch.features)).detach().numpy() == pytest.approx(batch.logits, abs=1e-4)
-    with pytest.raises(InputError, match="features.layer is 'nowhere', expected penultimate or one of .*net"):
+    assert head(torch.as_tensor(batch.features)).detach().numpy() == pytest.approx(
+        batch.logits, abs=1e-4
+    )
+    with pytest.raises(
+        InputError, match="features.layer is 'nowhere', expected penultimate or one of .*net"
+    ):
         Extractor(loaded, "nowhere", None, cpu)
     early = {"small_cnn": [16, 32, 64], "resnet9": [32, 64, 128], "resnet18": [128, 256, 512]}
     assert [part.shape[1] for part in batch.early] == early[name]

@@ -1,4 +1,6 @@
-"""The tracking server of server/: accounts, PostgreSQL, S3; what a pipeline tells it, also when it dies or hangs."""
+"""The tracking server of server/: accounts, PostgreSQL, S3; what a pipeline tells it, also when it
+dies or hangs.
+"""
 
 import os
 import re
@@ -22,7 +24,9 @@ def team() -> Iterator[Team]:
 
 @pytest.fixture(scope="module")
 def checkout(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    return duplicate(reproduced, tmp_path_factory.mktemp("server") / "checkout", "mlflow.db", "mlartifacts")
+    return duplicate(
+        reproduced, tmp_path_factory.mktemp("server") / "checkout", "mlflow.db", "mlartifacts"
+    )
 
 
 def runs(team: Team, **tags: str) -> list:
@@ -44,16 +48,21 @@ def curves(team: Team, told: list) -> list[list]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in team.account.items():
             patch.setenv(key, value)
-        return [MlflowClient(team.mlflow).get_metric_history(run.info.run_id, "loss") for run in told]
+        return [
+            MlflowClient(team.mlflow).get_metric_history(run.info.run_id, "loss") for run in told
+        ]
 
 
 def objects(team: Team, bucket: str) -> list[str]:
     import boto3
 
     client = boto3.client(
-        "s3", endpoint_url=team.s3, region_name="us-east-1", aws_access_key_id=team.settings["AWS_ACCESS_KEY_ID"],
+        "s3",
+        endpoint_url=team.s3,
+        region_name="us-east-1",
+        aws_access_key_id=team.settings["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=team.settings["AWS_SECRET_ACCESS_KEY"],
-    )  # fmt: skip
+    )
     try:
         return [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket).get("Contents", [])]
     finally:
@@ -62,7 +71,9 @@ def objects(team: Team, bucket: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_server(team: Team, checkout: Checkout) -> None:
-    """One start of the servers for all that needs them up; then MLflow is killed in the middle of a stage."""
+    """One start of the servers for all that needs them up; then MLflow is killed in the middle of a
+    stage.
+    """
     with team.running():
         the_whole_pipeline_is_logged(team, checkout)
         a_wrong_password_is_one_line(team, checkout)
@@ -100,7 +111,9 @@ def a_wrong_password_is_one_line(team: Team, checkout: Checkout) -> None:
     strict = checkout.run("python", "-m", "stages.track", check=False, **wrong)
     assert strict.returncode == 2
     (line,) = [line for line in strict.stderr.splitlines() if line.strip()]
-    assert line.startswith(f"error: MLflow: tracking store is '{team.mlflow}', expected a store that answers (")
+    assert line.startswith(
+        f"error: MLflow: tracking store is '{team.mlflow}', expected a store that answers ("
+    )
     assert "not authenticated" in line
     lenient = checkout.run("python", "-m", "stages.track", **wrong, TRACKING_STRICT="0")
     assert {line.partition(":")[0] for line in lenient.stderr.splitlines()} == {"warning"}
@@ -116,7 +129,9 @@ def an_unknown_host_is_refused(team: Team) -> None:
     search = f"{team.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
     assert requests.get(search, auth=account, timeout=10).status_code == 200
     assert requests.get(search, timeout=10).status_code == 401
-    elsewhere = requests.get(search, auth=account, headers={"Host": "elsewhere.example.org"}, timeout=10)
+    elsewhere = requests.get(
+        search, auth=account, headers={"Host": "elsewhere.example.org"}, timeout=10
+    )
     assert elsewhere.status_code == 403
 
 
@@ -124,7 +139,11 @@ def a_server_that_hangs_ends_no_stage(team: Team, checkout: Checkout) -> None:
     cable = servers.Cable(int(team.settings["MLFLOW_PORT"]))
     cable.silent = True
     hanging = team.account | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{cable.port}"}
-    hanging |= {"TRACKING_STRICT": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    hanging |= {
+        "TRACKING_STRICT": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "1",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }
     done = checkout.run("python", "-m", "stages.track", **hanging)
     assert "does not answer" in done.stderr
     cable.close()
@@ -132,9 +151,13 @@ def a_server_that_hangs_ends_no_stage(team: Team, checkout: Checkout) -> None:
 
 def mlflow_dies_in_the_middle_of_training(team: Team, checkout: Checkout) -> None:
     stage = subprocess.Popen(
-        ["dvc", "repro", "--single-item", "--force", "classifier@smoke"], cwd=checkout.folder, text=True,
-        env=checkout.env | team.account | {"TRACKING_STRICT": "0"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["dvc", "repro", "--single-item", "--force", "classifier@smoke"],
+        cwd=checkout.folder,
+        text=True,
+        env=checkout.env | team.account | {"TRACKING_STRICT": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     output = []
     for line in stage.stdout:
         output.append(line)
@@ -144,13 +167,19 @@ def mlflow_dies_in_the_middle_of_training(team: Team, checkout: Checkout) -> Non
                     os.kill(one.pid, signal.SIGKILL)
     stage.stdout.close()
     assert stage.wait() == 0, output
-    assert [line for line in output if re.match(rf"warning: MLflow at {team.mlflow} does not answer .* later$", line)]
+    assert [
+        line
+        for line in output
+        if re.match(rf"warning: MLflow at {team.mlflow} does not answer .* later$", line)
+    ]
     assert "classifier: 6 " in "".join(output)
     assert checkout.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_passwords_are_fresh_and_settings_belong_to_their_owner(team: Team) -> None:
-    printed = subprocess.run(["bash", ROOT / "server/env.sh"], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        ["bash", ROOT / "server/env.sh"], capture_output=True, text=True, check=True
+    ).stdout
     assert team.secrets()
     assert not [secret for secret in team.secrets() if secret in printed or len(secret) < 32]
 
@@ -160,9 +189,13 @@ def test_compose_starts_the_same_servers() -> None:
     start, mlflow = ((ROOT / "server" / name).read_text() for name in ("start.sh", "mlflow.sh"))
     assert set(services) == {"postgres", "seaweedfs", "mlflow"}
     here = {"-dir", "-ip", "-ip.bind"}  # where they differ: folders and addresses
-    assert {flag for flag in services["seaweedfs"]["command"] if flag.partition("=")[0] not in here} <= {
-        "mini", "-s3.port=8333", *start.split(),
-    }  # fmt: skip
+    assert {
+        flag for flag in services["seaweedfs"]["command"] if flag.partition("=")[0] not in here
+    } <= {
+        "mini",
+        "-s3.port=8333",
+        *start.split(),
+    }
     assert services["mlflow"]["command"][-1].endswith("exec bash /mlflow.sh")
     assert "./mlflow.sh:/mlflow.sh:ro" in services["mlflow"]["volumes"]
     given = set(services["mlflow"]["environment"])

@@ -1,7 +1,9 @@
-"""Adversarial images through advertorch, kept and judged as 8-bit images, since that is what a user would receive.
+"""Adversarial images through advertorch, kept and judged as 8-bit images, since that is what a user
+would receive.
 
-An attack is evidence only where it works: ``check_growth`` and ``check_black_box`` compare the success of two attacks
-on the images that both attacked, by the exact one-sided McNemar test (only images on which one alone succeeds count).
+An attack is evidence only where it works: ``check_growth`` and ``check_black_box`` compare the
+success of two attacks on the images that both attacked, by the exact one-sided McNemar test (only
+images on which one alone succeeds count).
 """
 
 import warnings
@@ -57,9 +59,17 @@ class Trial:
     success: Array  # bool (n,)
 
 
-def initially_correct(model: Model, images: Array, labels: Array, wanted: int, seed: int,
-                      device: torch.device, batch_size: int) -> Array:  # fmt: skip
-    """Return the positions, int64 (m,), of ``wanted`` correctly classified images in an order drawn by ``seed``.
+def initially_correct(
+    model: Model,
+    images: Array,
+    labels: Array,
+    wanted: int,
+    seed: int,
+    device: torch.device,
+    batch_size: int,
+) -> Array:
+    """Return the positions, int64 (m,), of ``wanted`` correctly classified images in an order drawn
+    by ``seed``.
 
     m is smaller where fewer are classified correctly.
     """
@@ -68,20 +78,34 @@ def initially_correct(model: Model, images: Array, labels: Array, wanted: int, s
 
 
 @torch.no_grad()
-def predict(model: Model | Unsaturated, images: Array, device: torch.device, batch_size: int) -> Array:
+def predict(
+    model: Model | Unsaturated, images: Array, device: torch.device, batch_size: int
+) -> Array:
     """Return the predicted class, int64 (n,), of each uint8 image (n, c, h, w)."""
-    parts = [model(to_unit(images[i : i + batch_size], device)).argmax(1) for i in range(0, len(images), batch_size)]
+    parts = [
+        model(to_unit(images[i : i + batch_size], device)).argmax(1)
+        for i in range(0, len(images), batch_size)
+    ]
     return torch.cat(parts).cpu().numpy()
 
 
-def run(model: Model | Unsaturated, images: Array, labels: Array, attack: str, norm: str,
-        arguments: Mapping[str, float], seed: int, device: torch.device, batch_size: int) -> Attacked:  # fmt: skip
+def run(
+    model: Model | Unsaturated,
+    images: Array,
+    labels: Array,
+    attack: str,
+    norm: str,
+    arguments: Mapping[str, float],
+    seed: int,
+    device: torch.device,
+    batch_size: int,
+) -> Attacked:
     """Attack uint8 images (n, c, h, w) of which all are classified as ``labels`` (n,).
 
-    attack, arguments : a class of advertorch.attacks and its keyword arguments, in [0, 1] pixel units; a targeted one
-    aims at another class that ``seed`` draws for each image. norm : ``linf`` or ``l2``, in which the stored image stays
-    within ``eps`` of the clean one also after rounding. Raises InputError for an attack or an argument that advertorch
-    does not know.
+    attack, arguments : a class of advertorch.attacks and its keyword arguments, in [0, 1] pixel
+    units; a targeted one aims at another class that ``seed`` draws for each image. norm : ``linf``
+    or ``l2``, in which the stored image stays within ``eps`` of the clean one also after rounding.
+    Raises InputError for an attack or an argument that advertorch does not know.
     """
     torch.manual_seed(seed)
     adversary = adversaries.build(model, attack, arguments)
@@ -90,17 +114,29 @@ def run(model: Model | Unsaturated, images: Array, labels: Array, attack: str, n
         classes = model.classes
         aim = (labels + np.random.default_rng(seed).integers(1, classes, len(labels))) % classes
     passes: list[None] = []
-    watched = model.register_forward_hook(lambda _model, _inputs, logits: _count_backward(logits, passes))
+    watched = model.register_forward_hook(
+        lambda _model, _inputs, logits: _count_backward(logits, passes)
+    )
     try:
-        exact = np.concatenate([
-            _perturb(adversary, attack, images[i : i + batch_size], aim[i : i + batch_size], device)
-            for i in range(0, len(images), batch_size)
-        ])  # fmt: skip
+        exact = np.concatenate(
+            [
+                _perturb(
+                    adversary, attack, images[i : i + batch_size], aim[i : i + batch_size], device
+                )
+                for i in range(0, len(images), batch_size)
+            ]
+        )
     finally:
         watched.remove()
     stored = _store(images, exact, norm, adversaries.eps(attack, arguments))
     success = predict(model, stored, device, batch_size) != labels
-    return Attacked(stored, success, linf(stored, images), np.linalg.norm(_change(stored, images), axis=1), len(passes))
+    return Attacked(
+        stored,
+        success,
+        linf(stored, images),
+        np.linalg.norm(_change(stored, images), axis=1),
+        len(passes),
+    )
 
 
 def _count_backward(logits: Tensor, passes: list[None]) -> None:
@@ -108,10 +144,14 @@ def _count_backward(logits: Tensor, passes: list[None]) -> None:
         logits.register_hook(lambda _gradient: passes.append(None))
 
 
-def _perturb(adversary: Any, attack: str, images: Array, labels: Array, device: torch.device) -> Array:
+def _perturb(
+    adversary: Any, attack: str, images: Array, labels: Array, device: torch.device
+) -> Array:
     with warnings.catch_warnings():  # advertorch's DDN steps its scheduler first, on purpose
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-        x = to_unit(images, device).contiguous()  # advertorch calls `view`, which channels_last refuses
+        x = to_unit(
+            images, device
+        ).contiguous()  # advertorch calls `view`, which channels_last refuses
         try:
             perturbed = adversary.perturb(x, torch.as_tensor(labels.copy()).to(device))
         except InputError:
@@ -119,17 +159,26 @@ def _perturb(adversary: Any, attack: str, images: Array, labels: Array, device: 
         except Exception as error:  # code of others, with arguments of the user's
             raise adversaries.failed(attack, error) from None
     if not torch.isfinite(perturbed).all():
-        raise InputError("params.yaml", f"adversarial.attacks ({attack})", "NaN images", "an attack that converges")
+        raise InputError(
+            "params.yaml",
+            f"adversarial.attacks ({attack})",
+            "NaN images",
+            "an attack that converges",
+        )
     return perturbed.detach().cpu().numpy()
 
 
 def _store(clean: Array, exact: Array, norm: str, eps: float | None) -> Array:
-    """Round float images in [0, 1] to uint8 without leaving the ball of radius ``eps`` around ``clean``."""
+    """Round float images in [0, 1] to uint8 without leaving the ball of radius ``eps`` around
+    ``clean``.
+    """
     stored = (exact * 255).round().clip(0, 255).astype(np.int16)
     if norm == "linf" and eps is not None:
         reach = grey_levels(eps)
         stored = np.clip(stored, clean.astype(np.int16) - reach, clean.astype(np.int16) + reach)
-    if norm == "l2" and eps is not None:  # where rounding leads out of the ball, round towards the clean image
+    if (
+        norm == "l2" and eps is not None
+    ):  # where rounding leads out of the ball, round towards the clean image
         outside = np.linalg.norm(_change(stored, clean), axis=1) > eps
         inwards = clean + np.trunc((exact * 255).clip(0, 255) - clean)
         stored[outside] = inwards[outside].astype(np.int16)
@@ -137,12 +186,14 @@ def _store(clean: Array, exact: Array, norm: str, eps: float | None) -> Array:
 
 
 def grey_levels(eps: float) -> int:
-    """Return how many of the 255 steps of an 8-bit pixel lie within ``eps``, in [0, 1] pixel units."""
+    """Return how many steps of an 8-bit pixel lie within ``eps``, in [0, 1] pixel units."""
     return int(np.floor(eps * 255 + 1e-6))
 
 
 def linf(stored: Array, clean: Array) -> Array:
-    """Return the largest change of a pixel, float32 (n,) in [0, 1] pixel units, between uint8 images (n, c, h, w)."""
+    """Return the largest change of a pixel, float32 (n,) in [0, 1] pixel units, between uint8
+    images (n, c, h, w).
+    """
     return np.abs(_change(stored, clean)).max(1)
 
 
@@ -150,14 +201,21 @@ def _change(stored: Array, clean: Array) -> Array:
     return (stored.astype(np.float32) - clean).reshape(len(clean), -1) / 255
 
 
-def sound(check: Callable[..., Any], *arguments: Any, sure: bool, warn: Callable[[str], None]) -> Any:
-    """Return what a check of ``arguments`` returns; of a classifier that is too sure a violation is a warning, {}."""
+def sound(
+    check: Callable[..., Any], *arguments: Any, sure: bool, warn: Callable[[str], None]
+) -> Any:
+    """Return what a check of ``arguments`` returns; of a classifier that is too sure a violation is
+    a warning, {}.
+    """
     try:
         return check(*arguments)
     except InputError as error:
         if not sure:
             raise
-        warn(f"{error} (a classifier that is so sure can hide from attacks: their success says little)")
+        warn(
+            f"{error} (a classifier that is so sure can hide from attacks: their success says"
+            " little)"
+        )
         return {}
 
 
@@ -169,7 +227,9 @@ def check_unbounded(name: str, made: Attacked, least: float) -> float:
     rate = float(made.success.mean())
     if rate < least:
         expected = f"at least {least:g}: no classifier can resist a change this large"
-        raise InputError("params.yaml", name, f"success {rate:.3f} of {len(made.success)} images", expected)
+        raise InputError(
+            "params.yaml", name, f"success {rate:.3f} of {len(made.success)} images", expected
+        )
     return rate
 
 
@@ -181,37 +241,52 @@ def advantage(weak: Trial, strong: Trial) -> tuple[float, float, float]:
 
 
 def mcnemar(weak: Array, strong: Array) -> float:
-    """Return the exact one-sided p-value of bool ``strong`` (n,) succeeding at least as often as ``weak`` (n,).
+    """Return the exact one-sided p-value of bool ``strong`` (n,) succeeding at least as often as
+    ``weak`` (n,).
 
-    With b images on which ``weak`` alone succeeds, and c on which ``strong`` alone does, it is P(X >= b) for X from
-    Binomial(b + c, 1/2).
+    With b images on which ``weak`` alone succeeds, and c on which ``strong`` alone does, it is P(X
+    >= b) for X from Binomial(b + c, 1/2).
     """
     b, c = int((weak & ~strong).sum()), int((strong & ~weak).sum())
     return float(stats.binomtest(b, b + c, alternative="greater").pvalue) if b + c else 1.0
 
 
 def check_growth(trials: Mapping[str, Trial], significance: float) -> dict[str, float]:
-    """Return, for each pair of one attack at two eps, ``SMALL.LARGE``: how much the success rate grows.
+    """Return, for each pair of one attack at two eps, ``SMALL.LARGE``: how much the success rate
+    grows.
 
     Raises InputError where the larger eps succeeds significantly less often.
     """
     found = {}
-    for (small, a), (large, b) in combinations(sorted(trials.items(), key=lambda item: item[1].eps or 0), 2):
-        if (a.attack, a.norm) != (b.attack, b.norm) or a.eps is None or b.eps is None or a.eps == b.eps:
+    for (small, a), (large, b) in combinations(
+        sorted(trials.items(), key=lambda item: item[1].eps or 0), 2
+    ):
+        if (
+            (a.attack, a.norm) != (b.attack, b.norm)
+            or a.eps is None
+            or b.eps is None
+            or a.eps == b.eps
+        ):
             continue
         before, after, p = advantage(a, b)
         if p < significance:
-            shown = f"success {after:.3f} at eps {b.eps:g}, {before:.3f} at eps {a.eps:g} ({small}), p = {p:.2g}"
-            raise InputError("params.yaml", f"adversarial.attacks.{large}", shown, "success that grows with eps")
+            shown = (
+                f"success {after:.3f} at eps {b.eps:g}, {before:.3f} at eps {a.eps:g} ({small}), p"
+                f" = {p:.2g}"
+            )
+            raise InputError(
+                "params.yaml", f"adversarial.attacks.{large}", shown, "success that grows with eps"
+            )
         found[f"{small}.{large}"] = after - before
     return found
 
 
 def check_black_box(trials: Mapping[str, Trial], significance: float) -> dict[str, float]:
-    """Return, for each black-box attack, ``BLACK.WHITE``: how much more the best white-box attack of its eps succeeds.
+    """Return, for each black-box attack, ``BLACK.WHITE``: how much more the best white-box attack
+    of its eps succeeds.
 
-    Raises InputError where that succeeds significantly less often (gradients that mislead: Athalye et al. 2018), and
-    where there is none to compare with.
+    Raises InputError where that succeeds significantly less often (gradients that mislead: Athalye
+    et al. 2018), and where there is none to compare with.
     """
     found = {}
     for name, black in trials.items():
@@ -224,12 +299,16 @@ def check_black_box(trials: Mapping[str, Trial], significance: float) -> dict[st
         }
         where = f"adversarial.attacks.{name}"
         if not rivals:
-            expected = f"a gradient-based attack with norm {black.norm} and eps {black.eps:g} beside it"
+            expected = (
+                f"a gradient-based attack with norm {black.norm} and eps {black.eps:g} beside it"
+            )
             raise InputError("params.yaml", where, "a black-box attack alone", expected)
         best = max(rivals, key=lambda other: rivals[other][1])
         rate, rival, p = rivals[best]
         if p < significance:
-            shown = f"black-box success {rate:.3f}, white-box success {rival:.3f} ({best}), p = {p:.2g}"
+            shown = (
+                f"black-box success {rate:.3f}, white-box success {rival:.3f} ({best}), p = {p:.2g}"
+            )
             raise InputError("params.yaml", where, shown, "white-box attacks at least as strong")
         found[f"{name}.{best}"] = rival - rate
     return found

@@ -1,4 +1,6 @@
-"""Attacks of advertorch by name and arguments, as params.yaml has them: checked before there is anything to attack."""
+"""Attacks of advertorch by name and arguments, as params.yaml has them: checked before there is
+anything to attack.
+"""
 
 import inspect
 import re
@@ -13,19 +15,33 @@ from mistakes.errors import InputError
 
 
 def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.attacks") -> None:
-    """Raise InputError, naming ``key``, where advertorch has no such attack, or it takes other arguments."""
-    kinds: dict[str, Any] = {k: v for k, v in vars(advertorch_attacks()).items() if hasattr(v, "perturb")}
+    """Raise InputError, naming ``key``, where advertorch has no such attack, or it takes other
+    arguments.
+    """
+    kinds: dict[str, Any] = {
+        k: v for k, v in vars(advertorch_attacks()).items() if hasattr(v, "perturb")
+    }
     signatures = {
         name: inspect.signature(kind).parameters
         for name, kind in kinds.items()
         if "y" in inspect.signature(kind.perturb).parameters
     }
-    signatures = {name: takes for name, takes in signatures.items() if "base_adversaries" not in takes}
+    signatures = {
+        name: takes for name, takes in signatures.items() if "base_adversaries" not in takes
+    }
     if attack not in signatures:
         known = ", ".join(sorted(signatures))
-        raise InputError("params.yaml", f"{key}.attack", attack, f"a class of advertorch.attacks: {known}")
-    takes = {k: p for k, p in signatures[attack].items() if k not in ("predict", "num_classes", "loss_fn")}
-    required = [name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty]
+        raise InputError(
+            "params.yaml", f"{key}.attack", attack, f"a class of advertorch.attacks: {known}"
+        )
+    takes = {
+        k: p
+        for k, p in signatures[attack].items()
+        if k not in ("predict", "num_classes", "loss_fn")
+    }
+    required = [
+        name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty
+    ]
     for name, value in arguments.items():
         where = f"{key} ({attack}).arguments"
         if name not in takes:
@@ -37,23 +53,31 @@ def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.a
         )
         fits = isinstance(default, bool) == isinstance(value, bool) and not isinstance(default, str)
         if not fits or not np.isfinite(value) or (counts and value != int(value)):
-            raise InputError("params.yaml", f"{where}.{name}", value, f"{kind} (its default is {default})")
+            raise InputError(
+                "params.yaml", f"{where}.{name}", value, f"{kind} (its default is {default})"
+            )
         if name == "eps" and value < 0:
             raise InputError("params.yaml", f"{where}.eps", value, "0 or more")
     if missing := [name for name in required if name not in arguments]:
         may = ", ".join(name for name in takes if name not in required)
         raise InputError(
-            "params.yaml", f"{key} ({attack}).arguments lacks {', '.join(missing)}, which it needs; it may have {may}"
+            "params.yaml",
+            f"{key} ({attack}).arguments lacks {', '.join(missing)}, which it needs; it may have"
+            f" {may}",
         )
 
 
 def build(model: Any, attack: str, arguments: Mapping[str, float]) -> Any:
-    """Return the attack on ``model``. Raises InputError where there is none, or not with these arguments."""
+    """Return the attack on ``model``. Raises InputError where there is none, or not with these
+    arguments.
+    """
     check(attack, arguments)
     kind = getattr(advertorch_attacks(), attack)
     takes = inspect.signature(kind).parameters
     # advertorch refuses whole numbers where it wants others
-    given = {k: float(v) if isinstance(takes[k].default, float) else v for k, v in arguments.items()}
+    given = {
+        k: float(v) if isinstance(takes[k].default, float) else v for k, v in arguments.items()
+    }
     known = {"num_classes": model.classes} if "num_classes" in takes else {}
     try:
         return kind(model, **given, **known)
@@ -62,7 +86,9 @@ def build(model: Any, attack: str, arguments: Mapping[str, float]) -> Any:
 
 
 def eps(attack: str, arguments: Mapping[str, float]) -> float | None:
-    """Return how far an attack may go: what ``arguments`` say, else its default; None for one that minimises it."""
+    """Return how far an attack may go: what ``arguments`` say, else its default; None for one that
+    minimises it.
+    """
     takes = inspect.signature(getattr(advertorch_attacks(), attack)).parameters
     default = takes["eps"].default if "eps" in takes else None
     return arguments.get("eps", default)

@@ -1,4 +1,6 @@
-"""Classifiers that are so sure that the gradient of the cross-entropy, along which attacks descend, is exactly zero."""
+"""Classifiers that are so sure that the gradient of the cross-entropy, along which attacks descend,
+is exactly zero.
+"""
 
 from collections.abc import Callable
 
@@ -10,11 +12,14 @@ from mistakes.artifacts import Array
 from mistakes.networks.architectures import to_unit
 from mistakes.networks.models import Model
 
-LEAD = 10.0  # units of logit; from 17 on float32 rounds the largest probability to 1, and its gradient to 0
+# units of logit; from 17 on float32 rounds the largest probability to 1, and its gradient to 0
+LEAD = 10.0
 
 
 class Unsaturated(torch.nn.Module):
-    """A classifier to be attacked: it predicts the same, and its cross-entropy has a gradient where it is very sure."""
+    """A classifier to be attacked: it predicts the same, and its cross-entropy has a gradient where
+    it is very sure.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -30,9 +35,9 @@ class Unsaturated(torch.nn.Module):
 def led(logits: Tensor) -> Tensor:
     """Return logits (n, k) of the same predictions, of which the largest leads by LEAD at most.
 
-    A softmax that saturates in float32 has no gradient. So the logits of an image whose largest one leads by more are
-    divided: its cross-entropy is then nearly the margin, the loss of Carlini and Wagner (2017), in units of itself, as
-    in the DLR loss of Croce and Hein (2020).
+    A softmax that saturates in float32 has no gradient. So the logits of an image whose largest one
+    leads by more are divided: its cross-entropy is then nearly the margin, the loss of Carlini and
+    Wagner (2017), in units of itself, as in the DLR loss of Croce and Hein (2020).
     """
     largest = logits.detach().topk(2, dim=1).values
     return logits / ((largest[:, 0] - largest[:, 1]) / LEAD).clamp(min=1)[:, None]
@@ -41,7 +46,8 @@ def led(logits: Tensor) -> Tensor:
 def without_gradient(
     model: Model | Unsaturated, images: Array, labels: Array, device: torch.device, batch_size: int
 ) -> Array:
-    """Return where the cross-entropy of uint8 images (n, c, h, w) has a gradient of exactly zero (or none), bool (n,).
+    """Return where the cross-entropy of uint8 images (n, c, h, w) has a gradient of exactly zero
+    (or none), bool (n,).
 
     No gradient attack can start there.
     """
@@ -55,13 +61,20 @@ def without_gradient(
 
 
 def attackable(
-    model: Model, images: Array, labels: Array, device: torch.device, batch_size: int, *, most: float,
+    model: Model,
+    images: Array,
+    labels: Array,
+    device: torch.device,
+    batch_size: int,
+    *,
+    most: float,
     warn: Callable[[str], None],
-) -> tuple[Model | Unsaturated, Array, Array]:  # fmt: skip
-    """Return a network to attack, and where the cross-entropy has no gradient, and where no loss has one, bool (n,).
+) -> tuple[Model | Unsaturated, Array, Array]:
+    """Return a network to attack, and where the cross-entropy has no gradient, and where no loss
+    has one, bool (n,).
 
-    It is ``model`` itself where the cross-entropy has a gradient at all images, and else Unsaturated, which is warned
-    of where it has none at a share of more than ``most``.
+    It is ``model`` itself where the cross-entropy has a gradient at all images, and else
+    Unsaturated, which is warned of where it has none at a share of more than ``most``.
     """
     saturated = without_gradient(model, images, labels, device, batch_size)
     if not saturated.any():
@@ -74,12 +87,18 @@ def attackable(
 
 
 def told(saturated: Array, flat: Array) -> str:
-    """Return in a sentence at which images, bool (n,), the cross-entropy has no gradient, and no loss has one."""
+    """Return in a sentence at which images, bool (n,), the cross-entropy has no gradient, and no
+    loss has one.
+    """
     said = (
-        f"the cross-entropy has a gradient of exactly zero at {saturated.sum()} of {len(saturated)} attacked images "
-        f"({100 * saturated.mean():.1f} %), since the classifier is very sure: their margin is attacked instead"
+        f"the cross-entropy has a gradient of exactly zero at {saturated.sum()} of {len(saturated)}"
+        f" attacked images ({100 * saturated.mean():.1f} %), since the classifier is very sure:"
+        " their margin is attacked instead"
     )
     if flat.any():
         most = f"{100 * flat.mean():.1f} %"
-        said += f"; at {flat.sum()} no loss has a gradient, and success rates are too low by up to {most}"
+        said += (
+            f"; at {flat.sum()} no loss has a gradient, and success rates are too low by up to"
+            f" {most}"
+        )
     return said

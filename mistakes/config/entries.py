@@ -1,4 +1,6 @@
-"""The entries of ``classifiers`` in params.yaml, typed: its ``method`` or ``source`` decides which keys it has."""
+"""The entries of ``classifiers`` in params.yaml, typed: its ``method`` or ``source`` decides which
+keys it has.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -38,7 +40,9 @@ class Supervised(Trained):
 
 
 class SemiSupervised(Trained):
-    """All the images of fit, few with labels; module semi_supervised says what a method does with the others."""
+    """All the images of fit, few with labels; module semi_supervised says what a method does with
+    the others.
+    """
 
     ratio: Count
     weight: Positive
@@ -68,7 +72,9 @@ class PseudoLabel(SemiSupervised):
 
 
 class Untrained(Section):
-    """What was trained elsewhere, from labels that are not known here: baselines are fitted with all those of fit."""
+    """What was trained elsewhere, from labels that are not known here: baselines are fitted with
+    all those of fit.
+    """
 
     @property
     def labels(self) -> Literal["all"]:
@@ -88,7 +94,7 @@ class GivenOutputs(Untrained):
 
 
 class Own(Untrained):
-    """What every classifier that was trained elsewhere states: the input that it was trained with."""
+    """What every classifier trained elsewhere states: the input that it was trained with."""
 
     mean: list[float]
     std: list[Positive]
@@ -97,7 +103,9 @@ class Own(Untrained):
     output: str | Annotated[int, Field(ge=0)] | None = (
         None  # which of several are the logits; None: seen by their shape
     )
-    tokens: Literal["class", "mean", "maps"] | None = None  # of (n, tokens, channels); None: seen by the modules
+    tokens: Literal["class", "mean", "maps"] | None = (
+        None  # of (n, tokens, channels); None: seen by the modules
+    )
 
 
 class Code(Own):
@@ -111,12 +119,17 @@ class Code(Own):
     @classmethod
     def _no_weights(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         if found := WEIGHTS & arguments.keys():
-            raise ValueError(f"no {', '.join(sorted(found))}: weights are a safetensors file, named by the key weights")
+            raise ValueError(
+                f"no {', '.join(sorted(found))}: weights are a safetensors file, named by the key"
+                " weights"
+            )
         return arguments
 
 
 class Entrypoint(Code):
-    """A function of the user's that returns an nn.Module; without ``weights`` it comes with its own."""
+    """A function of the user's that returns an nn.Module; without ``weights`` it comes with its
+    own.
+    """
 
     source: Literal["entrypoint"]
     entrypoint: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]

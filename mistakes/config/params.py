@@ -1,7 +1,8 @@
-"""The parameters: params.yaml read, checked against the sections of module sections, refused in one line.
+"""The parameters: params.yaml read, checked against the sections of module sections, refused in one
+line.
 
-YAML is read by the library and in the way of DVC, which writes and hashes the same file: as YAML 1.2, in which 5e-05 is
-a number, 010 is ten, and yes and 1:30 are text.
+YAML is read by the library and in the way of DVC, which writes and hashes the same file: as YAML
+1.2, in which 5e-05 is a number, 010 is ten, and yes and 1:30 are text.
 """
 
 from pathlib import Path
@@ -23,7 +24,9 @@ class Params(Section):
     """All of params.yaml."""
 
     device: Literal["auto", "cpu", "cuda"]
-    raw: Annotated[raws.Fetched | raws.ImageFolder | raws.OwnFeatures, Field(discriminator="dataset")]
+    raw: Annotated[
+        raws.Fetched | raws.ImageFolder | raws.OwnFeatures, Field(discriminator="dataset")
+    ]
     images: sections.Images
     classifiers: Annotated[dict[Name, entries.Classifier], Field(min_length=1)]
     features: sections.Features
@@ -42,7 +45,8 @@ class Params(Section):
 def parse(text: str | bytes, where: str = "params.yaml") -> Params:
     """Return the validated parameters.
 
-    Raises InputError naming the first key that is unknown, missing or mistyped; ``where`` names the source.
+    Raises InputError naming the first key that is unknown, missing or mistyped; ``where`` names the
+    source.
     """
     return validated(parse_yaml(text, where), where)
 
@@ -79,19 +83,31 @@ def _check_ood(values: Params, where: str) -> None:
     if isinstance(values.raw, raws.OwnFeatures):
         for name in values.ood.sets:
             if name not in fetched:
-                raise InputError(where, "ood.sets", name, f"sets that raw.ood names ({', '.join(fetched) or 'none'})")
+                raise InputError(
+                    where,
+                    "ood.sets",
+                    name,
+                    f"sets that raw.ood names ({', '.join(fetched) or 'none'})",
+                )
         return
     if not values.ood.sets:
         raise InputError(where, "ood.sets", [], "at least one set")
     if len(set(fetched)) < len(fetched) or values.raw.dataset in fetched:
         raise InputError(where, "raw.ood", fetched, "other data sets than raw.dataset, each once")
-    corrupted = [f"{kind}_{n}" for kind in values.corruptions.kinds for n in values.corruptions.severities]
+    corrupted = [
+        f"{kind}_{n}" for kind in values.corruptions.kinds for n in values.corruptions.severities
+    ]
     for name in fetched:
         if name in values.adversarial.attacks or name in corrupted:
-            raise InputError(where, f"raw.ood.{name} has the name of an attack or a corruption; give it another")
+            raise InputError(
+                where, f"raw.ood.{name} has the name of an attack or a corruption; give it another"
+            )
     for name in values.ood.sets:
         if name not in (*sections.DRAWN, *fetched):
-            expected = f"sets among {', '.join(sections.DRAWN)}, and data sets that raw.ood fetches or names"
+            expected = (
+                f"sets among {', '.join(sections.DRAWN)}, and data sets that raw.ood fetches or"
+                " names"
+            )
             raise InputError(where, "ood.sets", name, expected)
 
 
@@ -105,7 +121,9 @@ def decoded(data: bytes, where: object) -> str:
 
 
 def parse_yaml(text: str | bytes, where: object) -> dict[str, Any]:
-    """Return the mapping that a YAML text holds; raises InputError where it is not one, or a key stands twice."""
+    """Return the mapping that a YAML text holds; raises InputError where it is not one, or a key
+    stands twice.
+    """
     text = decoded(text, where) if isinstance(text, bytes) else text
     try:
         values = YAML(typ="safe").load(text)
@@ -122,7 +140,9 @@ def parse_yaml(text: str | bytes, where: object) -> dict[str, Any]:
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and validate ``path``; raises InputError as parse does, and where the file cannot be read."""
+    """Read and validate ``path``; raises InputError as parse does, and where the file cannot be
+    read.
+    """
     return parse(read(path), str(path))
 
 
@@ -143,7 +163,9 @@ def _no_yaml(text: str, error: Exception) -> str:
     if isinstance(error, ReaderError):
         line = text.count("\n", 0, error.position) + 1
         return f"line {line} is not YAML: it has a control character"
-    if not isinstance(error, MarkedYAMLError) or not (mark := error.problem_mark or error.context_mark):
+    if not isinstance(error, MarkedYAMLError) or not (
+        mark := error.problem_mark or error.context_mark
+    ):
         # a value that looks like a number or a date, and is none
         return f"it has a value that cannot be read ({error})"
     if text[mark.index : mark.index + 1] == "\t":
@@ -173,4 +195,5 @@ def _twice(text: str, error: DuplicateKeyError) -> str:
         for name, found in lines.items():
             if len(found) > 1:
                 return f"key {name} stands twice (lines {' and '.join(map(str, found))})"
-    return f"line {error.problem_mark.line + 1}: {error.problem}"  # such as 1 and 1.0, two spellings of one key
+    # such as 1 and 1.0, two spellings of one key
+    return f"line {error.problem_mark.line + 1}: {error.problem}"

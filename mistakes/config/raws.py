@@ -1,4 +1,6 @@
-"""The kinds of section ``raw``, typed: where inputs come from. Part of sections.py in all but length."""
+"""The kinds of section ``raw``, typed: where inputs come from. Part of sections.py in all but
+length.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -23,7 +25,9 @@ def _to_be_had(sets: dict[str, str | None]) -> dict[str, str | None]:
         if name in DRAWN:
             raise ValueError(f"other names than {', '.join(DRAWN)}, which are drawn")
         if path is None and name not in FETCHED:
-            raise ValueError(f"a path for {name}, since only {', '.join(FETCHED)} are fetched (null)")
+            raise ValueError(
+                f"a path for {name}, since only {', '.join(FETCHED)} are fetched (null)"
+            )
     return _not_taken(sets)
 
 
@@ -39,7 +43,10 @@ def _texts(names: Any) -> Any:
     """Take class names that YAML reads as numbers."""
     if not isinstance(names, list):
         return names
-    return [str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in names]
+    return [
+        str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+        for name in names
+    ]
 
 
 def _once_each(names: list[str]) -> list[str]:
@@ -49,7 +56,9 @@ def _once_each(names: list[str]) -> list[str]:
     return names
 
 
-Classes = Annotated[list[str], BeforeValidator(_texts), Field(min_length=2), AfterValidator(_once_each)]
+Classes = Annotated[
+    list[str], BeforeValidator(_texts), Field(min_length=2), AfterValidator(_once_each)
+]
 
 
 class Fetched(Section):
@@ -70,7 +79,9 @@ class ImageFolder(Section):
     channels: Literal[1, 3]
     corrupt: Literal["refuse", "skip"]
     classes: Classes | None = None  # null: the names of the folders, sorted
-    groups: str | None = None  # what must stay in one split: a CSV, or an expression that finds it in CLASS/FILE
+    groups: str | None = (
+        None  # what must stay in one split: a CSV, or an expression that finds it in CLASS/FILE
+    )
     ood: Ood
 
 
@@ -87,4 +98,6 @@ class OwnFeatures(Section):
     def _whole(cls, parts: dict[str, str]) -> dict[str, str]:
         if set(parts) not in ({"train"}, {"train", "test"}, {"fit", "val", "cal", "test"}):
             raise ValueError("train, or train and test, or fit, val, cal and test")
-        return {name: parts[name] for name in ("train", "fit", "val", "cal", "test") if name in parts}
+        return {
+            name: parts[name] for name in ("train", "fit", "val", "cal", "test") if name in parts
+        }

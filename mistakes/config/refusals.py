@@ -1,4 +1,4 @@
-"""What pydantic says of params.yaml, told in one sentence: the key, its value, and what it may be."""
+"""pydantic's errors about params.yaml as one sentence: key, value, and what was expected."""
 
 import difflib
 import json
@@ -8,9 +8,14 @@ from pydantic import ValidationError
 
 from mistakes.errors import InputError
 
-Place = tuple[Any, ...]  # keys, and numbers of list entries, from the whole document down to a value
+Place = tuple[
+    Any, ...
+]  # keys, and numbers of list entries, from the whole document down to a value
 Errors = list[tuple[Place, dict[str, Any]]]
-KINDS = {"raw": 1, "classifiers": 2}  # where pydantic's place has the kind of a mapping, such as a data set
+KINDS = {
+    "raw": 1,
+    "classifiers": 2,
+}  # where pydantic's place has the kind of a mapping, such as a data set
 EXPECTED = {  # pydantic's kinds of errors
     "bool_type": "true or false",
     "dict_type": "a mapping of keys",
@@ -51,12 +56,18 @@ def refusal(error: ValidationError, document: dict[str, Any], where: str) -> Inp
         return InputError(where, f"unknown key {_dotted(place)}{_near(place, errors, document)}")
     if name == "[key]":
         parent = place[:-1] if place[-1:] == (first["input"],) else place
-        may = f"expected {_expected(first)}" if kind == "literal_error" else "a name has letters, digits and _ only"
+        may = (
+            f"expected {_expected(first)}"
+            if kind == "literal_error"
+            else "a name has letters, digits and _ only"
+        )
         return InputError(where, f"{_dotted(parent)} has a key {shown(first['input'])}, but {may}")
     expected = dict.fromkeys(_expected(other) for there, other in errors if there == place)
     if "a number" in expected:
         expected.pop("an integer", None)
-    return InputError(where, f"{_dotted(place)} is {shown(value)}, expected {' or '.join(expected)}")
+    return InputError(
+        where, f"{_dotted(place)} is {shown(value)}, expected {' or '.join(expected)}"
+    )
 
 
 def shown(value: Any) -> str:
@@ -70,15 +81,27 @@ def shown(value: Any) -> str:
             text = repr(value)
     if len(text) <= 80:
         return text
-    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else f"{text[:60]}..."
+    return (
+        "a mapping"
+        if isinstance(value, dict)
+        else "a list"
+        if isinstance(value, list)
+        else f"{text[:60]}..."
+    )
 
 
 def _place(loc: Place, document: Any) -> Place:
-    """Return the part of pydantic's place that leads through ``document``; pydantic adds names of types and kinds."""
+    """Return the part of pydantic's place that leads through ``document``; pydantic adds names of
+    types and kinds.
+    """
     kind = KINDS.get(loc[0], len(loc))
     path: Place = ()
     for part in loc[:kind] + loc[kind + 1 :]:
-        if part in document if isinstance(document, dict) else isinstance(document, list) and isinstance(part, int):
+        if (
+            part in document
+            if isinstance(document, dict)
+            else isinstance(document, list) and isinstance(part, int)
+        ):
             path, document = (*path, part), document[part]
     return path
 
@@ -94,19 +117,35 @@ def _dotted(place: Place) -> str:
 
 
 def _undecided(key: str, value: dict[str, Any], error: dict[str, Any]) -> str:
-    """Say that the key which decides about the others is missing, or that it names nothing that there is."""
+    """Say that the key which decides about the others is missing, or that it names nothing that
+    there is.
+    """
     deciders = ["dataset"] if key == "raw" else ["method", "source"]
     given = [name for name in deciders if value.get(name)]
     if not given:
         return f"{key}.{' or '.join(deciders)} is missing (there are no defaults)"
-    return f"{key}.{given[-1]} is {shown(value[given[-1]])}, expected one of {error['ctx']['expected_tags']}"
+    return (
+        f"{key}.{given[-1]} is {shown(value[given[-1]])}, expected one of"
+        f" {error['ctx']['expected_tags']}"
+    )
 
 
 def _near(place: Place, errors: Errors, document: dict[str, Any]) -> str:
-    """Return a question after the key that was probably meant: one that is missing, or one of the neighbours."""
-    parent, unknown = place[:-1], {there for there, one in errors if one["type"] in ("extra_forbidden", "invalid_key")}
-    known = [one["loc"][-1] for there, one in errors if one["type"] == "missing" and there == parent]
-    known += [key for key in _at(parent, document) if isinstance(key, str) and (*parent, key) not in unknown]
+    """Return a question after the key that was probably meant: one that is missing, or one of the
+    neighbours.
+    """
+    parent, unknown = (
+        place[:-1],
+        {there for there, one in errors if one["type"] in ("extra_forbidden", "invalid_key")},
+    )
+    known = [
+        one["loc"][-1] for there, one in errors if one["type"] == "missing" and there == parent
+    ]
+    known += [
+        key
+        for key in _at(parent, document)
+        if isinstance(key, str) and (*parent, key) not in unknown
+    ]
     close = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.7)
     return f" (did you mean {_dotted((*parent, *close))}?)" if close else ""
 

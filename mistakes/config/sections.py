@@ -1,4 +1,6 @@
-"""The sections of params.yaml, typed: every key, no defaults. Units and choices are explained in params.yaml."""
+"""The sections of params.yaml, typed: every key, no defaults. Units and choices are explained in
+params.yaml.
+"""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -9,7 +11,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_validator,
-)  # fmt: skip
+)
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # all that scikit-learn takes
@@ -17,7 +19,14 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-DRAWN = ("digits", "glyphs", "uniform", "gaussian", "inverted", "patch_shuffled")  # OOD sets that need no download
+DRAWN = (
+    "digits",
+    "glyphs",
+    "uniform",
+    "gaussian",
+    "inverted",
+    "patch_shuffled",
+)  # OOD sets that need no download
 
 
 class Section(BaseModel):
@@ -94,7 +103,9 @@ class Guard(Section):
 
 
 class Attack(Section):
-    """One attack: a class of advertorch.attacks and its arguments; ``images`` where it is slower than the others."""
+    """One attack: a class of advertorch.attacks and its arguments; ``images`` where it is slower
+    than the others.
+    """
 
     attack: Name
     norm: Literal["linf", "l2"]
@@ -142,7 +153,9 @@ class Corruptions(Section):
 
     seed: Seed
     images: Count
-    kinds: list[Literal["gaussian_noise", "shot_noise", "blur", "brightness", "contrast", "rotation"]]
+    kinds: list[
+        Literal["gaussian_noise", "shot_noise", "blur", "brightness", "contrast", "rotation"]
+    ]
     severities: list[Annotated[int, Field(ge=1, le=5)]]
 
     @field_validator("kinds", "severities")
@@ -159,15 +172,20 @@ class Hypothesis(Section):
     failure: Literal["mistakes", "adversarial", "ood"]
     density: Literal["lower"]
     test: Literal[
-        "permutation", "permutation_paired", "permutation_within_predicted_class", "permutation_within_confidence_bins",
+        "permutation",
+        "permutation_paired",
+        "permutation_within_predicted_class",
+        "permutation_within_confidence_bins",
         "cochran_armitage",
-    ]  # fmt: skip
+    ]
     family: Name
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
         if (self.test == "permutation_paired") > (self.failure == "adversarial"):
-            raise ValueError("permutation_paired for adversarial only: no other failure comes from a clean image")
+            raise ValueError(
+                "permutation_paired for adversarial only: no other failure comes from a clean image"
+            )
         return self
 
 
@@ -206,7 +224,9 @@ class Detection(Section):
     @field_validator("alphas")
     @classmethod
     def _with_alpha(cls, alphas: list[float], known: ValidationInfo) -> list[float]:
-        alpha = known.data.get("alpha", alphas[0] if alphas else None)  # an invalid alpha is refused by itself
+        alpha = known.data.get(
+            "alpha", alphas[0] if alphas else None
+        )  # an invalid alpha is refused by itself
         if alpha not in alphas or len(set(alphas)) < len(alphas):
             raise ValueError("a list that has detection.alpha, and each value once")
         return alphas

@@ -1,8 +1,10 @@
-"""Do predictions agree with the labels at all? Where they do not, the two probably number the classes differently.
+"""Do predictions agree with the labels at all? Where they do not, the two probably number the
+classes differently.
 
-Two checks, since either can be blind. An accuracy that guessing reaches is refused, where the inputs are enough to tell
-a useful classifier from that. And labels are refused where renaming the predicted classes makes far more of them right:
-the renaming is found on one half of the inputs and tried on the other, so that chance does not pass for one.
+Two checks, since either can be blind. An accuracy that guessing reaches is refused, where the
+inputs are enough to tell a useful classifier from that. And labels are refused where renaming the
+predicted classes makes far more of them right: the renaming is found on one half of the inputs and
+tried on the other, so that chance does not pass for one.
 """
 
 from collections.abc import Sequence
@@ -13,18 +15,24 @@ import numpy as np
 from mistakes.artifacts import Array
 from mistakes.errors import InputError
 
-GUESSED = 0.01  # an accuracy is better than guessing where guessing reaches it with a smaller probability
+GUESSED = (
+    0.01  # an accuracy is better than guessing where guessing reaches it with a smaller probability
+)
 DOUBTFUL = 0.001  # and there is no doubt of it with a smaller one than this
-USEFUL = 0.25  # of the way from guessing to no error: what a classifier must reach to be told from guessing
+# of the way from guessing to no error: what a classifier must reach to be told from guessing
+USEFUL = 0.25
 RENAMED = 0.001  # of the exact test that a renaming makes more labels right
 _SHOWN = 20  # classes
 
 
-def check(predicted: Array, labels: Array, classes: Sequence[str], where: object, remedy: str) -> list[str]:
-    """Return sentences about what is odd in predictions and labels, int (n,), numbers of ``classes``.
+def check(
+    predicted: Array, labels: Array, classes: Sequence[str], where: object, remedy: str
+) -> list[str]:
+    """Return sentences about what is odd in predictions and labels, int (n,), numbers of
+    ``classes``.
 
-    Raises InputError, with ``remedy``, where no prediction is right, or no more of them than by guessing, and where
-    ``order`` does.
+    Raises InputError, with ``remedy``, where no prediction is right, or no more of them than by
+    guessing, and where ``order`` does.
     """
     from scipy.stats import binom
 
@@ -32,7 +40,9 @@ def check(predicted: Array, labels: Array, classes: Sequence[str], where: object
     n, right = len(labels), int((predicted == labels).sum())
     k = max(len(classes), int(predicted.max()) + 1, int(labels.max()) + 1)
     shares = [np.bincount(numbers, minlength=k) / n for numbers in (predicted, labels)]
-    guessing = float((shares[0] * shares[1]).sum())  # right where predictions know nothing of labels
+    guessing = float(
+        (shares[0] * shares[1]).sum()
+    )  # right where predictions know nothing of labels
     as_good = float(binom.sf(right - 1, n, guessing))
     useful = float(binom.cdf(right, n, guessing + USEFUL * (1 - guessing)))
     found = f"{right} of {n} inputs are classified correctly ({_percent(right / n)})"
@@ -44,8 +54,12 @@ def check(predicted: Array, labels: Array, classes: Sequence[str], where: object
     return said + [f"{where}: {found}; so few inputs tell no more"] * (as_good > DOUBTFUL)
 
 
-def order(predicted: Array, labels: Array, classes: Sequence[str], where: object, remedy: str) -> list[str]:
-    """Return a sentence where some classes seem exchanged, and raise InputError where most of them do."""
+def order(
+    predicted: Array, labels: Array, classes: Sequence[str], where: object, remedy: str
+) -> list[str]:
+    """Return a sentence where some classes seem exchanged, and raise InputError where most of them
+    do.
+    """
     from scipy.optimize import linear_sum_assignment
     from scipy.stats import binomtest
 
@@ -65,7 +79,9 @@ def order(predicted: Array, labels: Array, classes: Sequence[str], where: object
     if given.sum() <= other.sum() / 2:
         names = _names([_name(classes, number) for number in renamed])
         raise InputError(
-            where, f"{accuracies}, in the order {names} it would be {better}: {_question(classes, remedy)}"
+            where,
+            f"{accuracies}, in the order {names} it would be {better}:"
+            f" {_question(classes, remedy)}",
         )
     names = _names([_name(classes, number) for number in moved])
     exchanged = f"{accuracies}, but would be {better} if the classes {names} were exchanged"

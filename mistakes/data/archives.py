@@ -11,12 +11,22 @@ from typing import NoReturn
 
 from mistakes.errors import InputError
 
-Entry = tuple[PurePosixPath, Callable[[], bytes] | None]  # a file and how to read it, or a folder (None)
-HIDDEN = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+Entry = tuple[
+    PurePosixPath, Callable[[], bytes] | None
+]  # a file and how to read it, or a folder (None)
+HIDDEN = {
+    "__MACOSX",
+    "__pycache__",
+    "@eaDir",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+}
 
 
 def entries(path: Path, layout: str, stack: ExitStack) -> tuple[list[Entry], int]:
-    """Return files and folders, in the order in which they are read fastest, and how many files are hidden.
+    """Return files and folders, in the order in which they are read fastest, and how many files are
+    hidden.
 
     Hidden ones are left out.
 
@@ -44,7 +54,9 @@ def entries(path: Path, layout: str, stack: ExitStack) -> tuple[list[Entry], int
         if name.is_absolute() or ".." in name.parts:
             raise InputError(path, "member", str(name), "a path that stays inside the archive")
     shown = [(name, load) for name, load in found if name.parts and not hidden(name)]
-    return shown, sum(load is not None for _, load in found) - sum(load is not None for _, load in shown)
+    return shown, sum(load is not None for _, load in found) - sum(
+        load is not None for _, load in shown
+    )
 
 
 def _walk(path: Path) -> Iterator[Entry]:
@@ -55,7 +67,9 @@ def _walk(path: Path) -> Iterator[Entry]:
         relative = PurePosixPath(Path(root).relative_to(path).as_posix())
         folders.sort()
         for name in folders:
-            if Path(root, name).is_symlink() and Path(root).resolve().is_relative_to(Path(root, name).resolve()):
+            if Path(root, name).is_symlink() and Path(root).resolve().is_relative_to(
+                Path(root, name).resolve()
+            ):
                 raise InputError(Path(root, name), "a link that leads back to a folder above it")
         yield from ((relative / name, None) for name in folders)
         yield from ((relative / name, Path(root, name).read_bytes) for name in sorted(files))
@@ -63,7 +77,10 @@ def _walk(path: Path) -> Iterator[Entry]:
 
 def _zip(archive: zipfile.ZipFile) -> list[Entry]:
     return [
-        (PurePosixPath(member.filename.replace("\\", "/")), None if member.is_dir() else partial(archive.read, member))
+        (
+            PurePosixPath(member.filename.replace("\\", "/")),
+            None if member.is_dir() else partial(archive.read, member),
+        )
         for member in archive.infolist()
     ]
 
@@ -77,13 +94,20 @@ def _tar(archive: tarfile.TarFile, path: Path) -> list[Entry]:
     members = archive.getmembers()
     for member in members:
         if not member.isreg() and not member.isdir():
-            raise InputError(path, f"member {member.name}", "a link or device", "files and folders only")
-    return [(PurePosixPath(member.name), None if member.isdir() else partial(load, member)) for member in members]
+            raise InputError(
+                path, f"member {member.name}", "a link or device", "files and folders only"
+            )
+    return [
+        (PurePosixPath(member.name), None if member.isdir() else partial(load, member))
+        for member in members
+    ]
 
 
 def hidden(name: PurePosixPath) -> bool:
     """Tell what file managers add: .DS_Store and the like, __MACOSX in zips."""
-    return name.name in {"Thumbs.db", "desktop.ini"} or any(p.startswith(".") or p in HIDDEN for p in name.parts)
+    return name.name in {"Thumbs.db", "desktop.ini"} or any(
+        p.startswith(".") or p in HIDDEN for p in name.parts
+    )
 
 
 def reason(error: Exception) -> str:

@@ -1,5 +1,5 @@
-"""Covariate shift: corrupted images that keep their labels, in the manner of Hendrycks and Dietterich, "Benchmarking
-neural network robustness to common corruptions and perturbations", 2019.
+"""Covariate shift: corrupted images that keep their labels, in the manner of Hendrycks and
+Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations", 2019.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,12 @@ Corruption = Callable[[Array, float, np.random.Generator], Array]
 
 
 def draw(kind: str, severity: int, images: Array, seed: int) -> Array:
-    """Return ``images``, uint8 (n, c, h, w), corrupted, as uint8 of the same shape. ``severity`` is 1 to 5.
+    """Return ``images``, uint8 (n, c, h, w), corrupted, as uint8 of the same shape. ``severity`` is
+    1 to 5.
 
-    gaussian_noise, shot_noise : added to each pixel; Poisson with the pixel as its mean. blur : Gaussian. brightness :
-    added to every pixel. contrast : towards the mean of each channel. rotation : about the centre, to either side.
+    gaussian_noise, shot_noise : added to each pixel; Poisson with the pixel as its mean. blur :
+    Gaussian. brightness : added to every pixel. contrast : towards the mean of each channel.
+    rotation : about the centre, to either side.
     """
     # each set has a stream of its own: leaving one out does not change the others
     generator = np.random.default_rng([seed, severity, *kind.encode()])
@@ -48,13 +50,14 @@ def _contrast(x: Array, kept: float, _generator: np.random.Generator) -> Array:
 
 def _rotation(x: Array, degrees: float, generator: np.random.Generator) -> Array:
     left, right = (
-        ndimage.rotate(x, angle, axes=(2, 3), reshape=False, order=1, mode="nearest") for angle in (degrees, -degrees)
+        ndimage.rotate(x, angle, axes=(2, 3), reshape=False, order=1, mode="nearest")
+        for angle in (degrees, -degrees)
     )
     return np.where(generator.random((len(x), 1, 1, 1)) < 0.5, left, right)
 
 
-# What severities 1 to 5 are, pixels in [0, 1]. Noise, brightness and contrast: ImageNet-C's (make_imagenet_c.py). Blur:
-# pixels, for sides of about 30. Rotation: degrees.
+# What severities 1 to 5 are, pixels in [0, 1]. Noise, brightness and contrast: ImageNet-C's
+# (make_imagenet_c.py). Blur: pixels, for sides of about 30. Rotation: degrees.
 _KINDS: dict[str, tuple[Corruption, tuple[float, ...]]] = {
     "gaussian_noise": (_gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),
     "shot_noise": (_shot_noise, (60, 25, 12, 5, 3)),

@@ -1,4 +1,6 @@
-"""What stage raw keeps of own images: for each part and OOD set the images, a table of files, what there is to say."""
+"""What stage raw keeps of own images: for each part and OOD set the images, a table of files, what
+there is to say.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +13,19 @@ from mistakes.data.image_folder import Folder
 
 
 def parts(
-    train: str, val: str | None, test: str | None, classes: list[str] | None,
-    size: int | None, channels: int, corrupt: str,
-) -> dict[str, Folder]:  # fmt: skip
-    """Read train, and val and test where there are such, from their own paths or from folders of splits at train's.
+    train: str,
+    val: str | None,
+    test: str | None,
+    classes: list[str] | None,
+    size: int | None,
+    channels: int,
+    corrupt: str,
+) -> dict[str, Folder]:
+    """Read train, and val and test where there are such, from their own paths or from folders of
+    splits at train's.
 
-    The arguments are keys of section ``raw``, explained in docs/images.md. Raises InputError as module image_folder
-    does.
+    The arguments are keys of section ``raw``, explained in docs/images.md. Raises InputError as
+    module image_folder does.
     """
     paths = {"train": train, "val": val, "test": test}
     within = image_folder.splits(Path(train), classes)
@@ -25,25 +33,40 @@ def parts(
         within["test"] = within.pop("val")  # as ImageNet's
     taken = [name for name in paths if name in within and (name == "train" or paths[name] is None)]
     if within:
-        print("raw: splits of raw.train: " + ", ".join(f"{name} is {within[name]}" for name in taken), flush=True)
+        print(
+            "raw: splits of raw.train: " + ", ".join(f"{name} is {within[name]}" for name in taken),
+            flush=True,
+        )
     found: dict[str, Folder] = {}
     for name, path in {**paths, **dict.fromkeys(taken, train)}.items():
         if path is not None:
-            found[name] = image_folder.read(Path(path), size, channels, corrupt, found.get("train"), classes, name)
+            found[name] = image_folder.read(
+                Path(path), size, channels, corrupt, found.get("train"), classes, name
+            )
     return found
 
 
 def save(out: Path, found: Mapping[str, Folder], by: str | None) -> dict[str, object]:
-    """Write out/PART/{images,labels}.npy and files.csv, with ``by`` (raw.groups) also groups; return the description.
+    """Write out/PART/{images,labels}.npy and files.csv, with ``by`` (raw.groups) also groups;
+    return the description.
 
     Raises InputError as module groups does.
     """
-    names = {} if by is None else groups.of_files(by, {name: part.files for name, part in found.items()})
+    names = (
+        {}
+        if by is None
+        else groups.of_files(by, {name: part.files for name, part in found.items()})
+    )
     numbers = groups.numbered(names, "params.yaml: raw.groups") if names else {}
     for name, part in found.items():
-        arrays = {"images": part.images, "labels": part.labels} | ({"groups": numbers[name]} if names else {})
+        arrays = {"images": part.images, "labels": part.labels} | (
+            {"groups": numbers[name]} if names else {}
+        )
         save_arrays(out / name, **arrays)
-        save_csv(out / name / "files.csv", table(part).assign(**({"group": names[name]} if names else {})))
+        save_csv(
+            out / name / "files.csv",
+            table(part).assign(**({"group": names[name]} if names else {})),
+        )
     first = next(iter(found.values()))
     return {
         "classes": first.classes,

@@ -15,10 +15,12 @@ SPLITS = ("fit", "val", "cal", "test")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Inputs by the names of their files, labels int64 (n,), and the index of each in its source, int64 (n,).
+    """Inputs by the names of their files, labels int64 (n,), and the index of each in its source,
+    int64 (n,).
 
-    inputs : ``images`` uint8 (n, channels, height, width); or given outputs: ``features`` and ``logits``, float32
-    (n, ...), and maybe ``early_1`` and so on. groups : int64 (n,), where it is known what belongs together.
+    inputs : ``images`` uint8 (n, channels, height, width); or given outputs: ``features`` and
+    ``logits``, float32 (n, ...), and maybe ``early_1`` and so on. groups : int64 (n,), where it is
+    known what belongs together.
     """
 
     inputs: dict[str, Array]
@@ -34,7 +36,9 @@ class Labelled:
 
     def with_more(self, other: "Labelled") -> "Labelled":
         """Return these inputs and then those of ``other``, which has groups if these have."""
-        inputs = {key: np.concatenate([array, other.inputs[key]]) for key, array in self.inputs.items()}
+        inputs = {
+            key: np.concatenate([array, other.inputs[key]]) for key, array in self.inputs.items()
+        }
         labels = np.concatenate([self.labels, other.labels])
         indices = np.concatenate([self.indices, other.indices])
         if self.groups is None or other.groups is None:
@@ -44,7 +48,8 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its training images, its own test images where it has them, its class names, its own split.
+    """A data set: its training images, its own test images where it has them, its class names, its
+    own split.
 
     val : images that val and cal are drawn from; None: from train.
     """
@@ -57,9 +62,11 @@ class Dataset:
 
 
 def read(dataset: str, folder: Path) -> Dataset:
-    """Read the raw files of ``dataset`` in ``folder``; raises InputError where one is missing, truncated or corrupt.
+    """Read the raw files of ``dataset`` in ``folder``; raises InputError where one is missing,
+    truncated or corrupt.
 
-    Indices count through the training images and then on through the test images, so that no two images share one.
+    Indices count through the training images and then on through the test images, so that no two
+    images share one.
     """
     if dataset == "digits":
         return Dataset(_numbered(*_digits(folder / "digits.csv.gz"), 0), None, tuple("0123456789"))
@@ -82,27 +89,35 @@ def _digits(path: Path) -> tuple[Array, Array]:
     try:
         rows = np.loadtxt(formats.gunzip(path).decode().splitlines(), delimiter=",", dtype=np.int64)
     except ValueError as error:
-        raise InputError(path, "content", f"corrupt ({error})", "comma-separated integers") from None
+        raise InputError(
+            path, "content", f"corrupt ({error})", "comma-separated integers"
+        ) from None
     grey = np.rint(rows[:, :64] * (255 / 16)).astype(np.uint8)
     return grey.reshape(-1, 1, 8, 8), rows[:, 64]
 
 
 def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, Labelled]:
-    """Return the data set without some classes, given by name or number, and the images of those classes as near OOD.
+    """Return the data set without some classes, given by name or number, and the images of those
+    classes as near OOD.
 
-    The labels that remain are renumbered 0, 1, ... in their order. The images held out are the test images of these
-    classes (all their images where the data set has no test set of its own), with their original labels. Raises
-    InputError where a class is unknown or fewer than two would remain.
+    The labels that remain are renumbered 0, 1, ... in their order. The images held out are the test
+    images of these classes (all their images where the data set has no test set of its own), with
+    their original labels. Raises InputError where a class is unknown or fewer than two would
+    remain.
     """
     names = list(dataset.classes)
     for one in classes:
         if one not in names and one not in range(len(names)):
-            expected = f"names or numbers among {', '.join(f'{i} {name}' for i, name in enumerate(names))}"
+            expected = (
+                f"names or numbers among {', '.join(f'{i} {name}' for i, name in enumerate(names))}"
+            )
             raise InputError("params.yaml", "images.held_out", one, expected)
     out = {names.index(one) if isinstance(one, str) else one for one in classes}
     kept = [number for number in range(len(names)) if number not in out]
     if len(kept) < 2:
-        raise InputError("params.yaml", "images.held_out", list(classes), "at least two classes to be left")
+        raise InputError(
+            "params.yaml", "images.held_out", list(classes), "at least two classes to be left"
+        )
     renumbered = np.full(len(names), -1)
     renumbered[kept] = np.arange(len(kept))
 
@@ -118,7 +133,9 @@ def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, L
 
 
 def _own_images(folder: Path) -> Dataset:
-    """Read what stage raw made of own images; an index is a row of train/files.csv, then of val's, then of test's."""
+    """Read what stage raw made of own images; an index is a row of train/files.csv, then of val's,
+    then of test's.
+    """
     description = load_json(folder / "dataset.json")
     parts: dict[str, Labelled] = {}
     first = 0
@@ -126,7 +143,9 @@ def _own_images(folder: Path) -> Dataset:
         images, labels = load_arrays(folder / part, "images", "labels")
         parts[part] = replace(_numbered(images, labels, first), groups=_groups(folder / part))
         first += len(labels)
-    return Dataset(parts["train"], parts.get("test"), tuple(description["classes"]), val=parts.get("val"))
+    return Dataset(
+        parts["train"], parts.get("test"), tuple(description["classes"]), val=parts.get("val")
+    )
 
 
 def _groups(folder: Path) -> Array | None:
@@ -134,14 +153,18 @@ def _groups(folder: Path) -> Array | None:
 
 
 def _own_features(folder: Path) -> Dataset:
-    """Read what stage raw made of own features; indices count through the rows of the parts, in their order."""
+    """Read what stage raw made of own features; indices count through the rows of the parts, in
+    their order.
+    """
     description = load_json(folder / "dataset.json")
     parts: dict[str, Labelled] = {}
     first = 0
     for part in description["parts"]:
         *inputs, labels = load_arrays(folder / part, *description["arrays"], "labels")
         named = dict(zip(description["arrays"], inputs, strict=True))
-        parts[part] = Labelled(named, labels, np.arange(first, first + len(labels)), _groups(folder / part))
+        parts[part] = Labelled(
+            named, labels, np.arange(first, first + len(labels)), _groups(folder / part)
+        )
         first += len(labels)
     train, splits = parts.get("train", parts.get("fit")), parts if "fit" in parts else None
     assert train is not None  # params.yaml is refused otherwise
@@ -151,18 +174,30 @@ def _own_features(folder: Path) -> Dataset:
 def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> dict[str, Labelled]:
     """Split into ``fit``, ``val``, ``cal`` and ``test``: disjoint, shuffled by ``seed``.
 
-    val, cal : how many training images to hold out. test : how many test images; None takes the data set's own test
-    set, a number draws from it, or from the training images where there is none. Raises InputError where the data set
-    is too small, or has no test set of its own and ``test`` is None. A split that the data set comes with is taken.
-    Module splitting says how groups and rare classes are drawn.
+    val, cal : how many training images to hold out. test : how many test images; None takes the
+    data set's own test set, a number draws from it, or from the training images where there is
+    none. Raises InputError where the data set is too small, or has no test set of its own and
+    ``test`` is None. A split that the data set comes with is taken. Module splitting says how
+    groups and rare classes are drawn.
     """
     if dataset.splits is not None:
         return dict(dataset.splits)
     if dataset.test is None and test is None:
-        raise InputError("params.yaml", "images.test", None, "a number, since the data set has no test set of its own")
-    train, held, from_train = dataset.train, dataset.val, test if dataset.test is None and test else 0
+        raise InputError(
+            "params.yaml",
+            "images.test",
+            None,
+            "a number, since the data set has no test set of its own",
+        )
+    train, held, from_train = (
+        dataset.train,
+        dataset.val,
+        test if dataset.test is None and test else 0,
+    )
     if held is None:
-        tested, *drawn, rest = splitting.draw(train.labels, train.groups, [from_train, val, cal], seed)
+        tested, *drawn, rest = splitting.draw(
+            train.labels, train.groups, [from_train, val, cal], seed
+        )
         fit, held = train.take(rest), train
     else:
         tested, rest = splitting.draw(train.labels, train.groups, [from_train], seed)

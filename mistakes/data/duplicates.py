@@ -1,4 +1,6 @@
-"""The same input twice: in two splits, in two classes, in and out of distribution. Counted by SHA-256."""
+"""The same input twice: in two splits, in two classes, in and out of distribution. Counted by
+SHA-256.
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -18,22 +20,35 @@ def digests(inputs: Mapping[str, Array]) -> list[bytes]:
 
 
 def between(parts: Mapping[str, Labelled], name: Callable[[int], str]) -> list[str]:
-    """Return a sentence each about inputs that stand in several splits, and in several classes; none is good.
+    """Return a sentence each about inputs that stand in several splits, and in several classes;
+    none is good.
 
     name : of an input, by its index.
     """
     seen: dict[bytes, list[tuple[str, int, int]]] = {}
     for split, part in parts.items():
-        labels = part.labels if split != "held_out" else np.full(len(part.labels), -1)  # numbered otherwise
+        labels = (
+            part.labels if split != "held_out" else np.full(len(part.labels), -1)
+        )  # numbered otherwise
         for digest, label, index in zip(digests(part.inputs), labels, part.indices, strict=True):
             seen.setdefault(digest, []).append((split, int(label), int(index)))
     said = []
     for at, what in ((0, "in more than one split"), (1, "in more than one class")):
-        known = [[place for place in places if place[at] != -1] for places in seen.values() if len(places) > 1]
+        known = [
+            [place for place in places if place[at] != -1]
+            for places in seen.values()
+            if len(places) > 1
+        ]
         found = [places for places in known if len({place[at] for place in places}) > 1]
         if found:
-            pairs = [(places[0], next(place for place in places if place[at] != places[0][at])) for places in found]
-            shown = [f"{name(one[2])} ({one[0]}) is {name(other[2])} ({other[0]})" for one, other in pairs[:SHOWN]]
+            pairs = [
+                (places[0], next(place for place in places if place[at] != places[0][at]))
+                for places in found
+            ]
+            shown = [
+                f"{name(one[2])} ({one[0]}) is {name(other[2])} ({other[0]})"
+                for one, other in pairs[:SHOWN]
+            ]
             told = "; ".join(shown) + ("; ..." if len(pairs) > SHOWN else "")
             said.append(f"inputs that stand {what}, the same by SHA-256 ({len(found)}): {told}")
     return said

@@ -1,8 +1,9 @@
-"""Own features: files of what a model of any kind made of its inputs, read and checked. No pickle is loaded.
+"""Own features: files of what a model of any kind made of its inputs, read and checked. No pickle
+is loaded.
 
-A file or folder is one part (such as train) and holds ``features`` (n, d), ``logits`` (n, k), ``labels`` (n,), and
-maybe ``early_1``, ``early_2``, ... (n, m_i), the features of earlier layers, and ``groups`` (n,), what belongs
-together (one patient, one video), as
+A file or folder is one part (such as train) and holds ``features`` (n, d), ``logits`` (n, k),
+``labels`` (n,), and maybe ``early_1``, ``early_2``, ... (n, m_i), the features of earlier layers,
+and ``groups`` (n,), what belongs together (one patient, one video), as
 
 - a folder of features.npy, logits.npy and so on; an .npz; a .safetensors;
 - a .parquet table: the columns ``labels`` and ``groups``, and of each other a column of lists or
@@ -35,9 +36,9 @@ def read(
     Labels and groups of OOD sets are left out; groups are numbered over all parts.
 
     One logit, (n,) or (n, 1), becomes two. warn : is called with a sentence about what is odd.
-    Raises InputError, naming file, array and row, where something is missing, unreadable, of another type, shape or
-    length than the first part's, NaN or infinite, logits are probabilities, a label is no class or seems to be that of
-    another one, or a group stands in two parts.
+    Raises InputError, naming file, array and row, where something is missing, unreadable, of
+    another type, shape or length than the first part's, NaN or infinite, logits are probabilities,
+    a label is no class or seems to be that of another one, or a group stands in two parts.
     """
     first: dict[str, Array] = {}
     found: list[dict[str, dict[str, Array]]] = []
@@ -51,12 +52,16 @@ def read(
                 raise InputError(path, "has groups, or lacks them, unlike the first part")
             k = first["logits"].shape[1]
             if classes is not None and k != len(classes):
-                raise InputError(path, "logits columns", k, f"{len(classes)}, one for each of raw.classes")
+                raise InputError(
+                    path, "logits columns", k, f"{len(classes)}, one for each of raw.classes"
+                )
             if labelled:
                 _refuse_unknown_labels(path, arrays["labels"], k)
                 names = classes or [str(number) for number in range(k)]
                 remedy = "labels count the columns of logits from 0"
-                for sentence in agreement.order(arrays["logits"].argmax(1), arrays["labels"], names, path, remedy):
+                for sentence in agreement.order(
+                    arrays["logits"].argmax(1), arrays["labels"], names, path, remedy
+                ):
                     warn(sentence)
             found[-1][name] = arrays
     if "groups" in first:
@@ -67,7 +72,9 @@ def read(
 
 
 def _arrays(path: Path) -> dict[str, Array]:
-    """Return the arrays of a file or folder by their names, unchecked; others than the known names are left out."""
+    """Return the arrays of a file or folder by their names, unchecked; others than the known names
+    are left out.
+    """
     readers = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
     if not path.exists():
         raise InputError(path, "file", "missing", KINDS)
@@ -111,16 +118,26 @@ def _parquet(path: Path) -> dict[str, Array]:
             values = table[column]
             lists = values.dtype == object and len(values) > 0 and np.ndim(values.iloc[0]) == 1
             found[str(column)] = np.stack(list(values)) if lists else values.to_numpy()
-    numbered = [re.fullmatch(r"(features|logits|early_[1-9][0-9]*)_([0-9]+)", str(c)) for c in table.columns]
+    numbered = [
+        re.fullmatch(r"(features|logits|early_[1-9][0-9]*)_([0-9]+)", str(c)) for c in table.columns
+    ]
     columns: dict[str, dict[int, str]] = {}
     for match in filter(None, numbered):
         columns.setdefault(match[1], {})[int(match[2])] = match[0]
-    return found | {key: table[[of[i] for i in sorted(of)]].to_numpy() for key, of in columns.items()}
+    return found | {
+        key: table[[of[i] for i in sorted(of)]].to_numpy() for key, of in columns.items()
+    }
 
 
-def _checked(path: Path, arrays: dict[str, Array], labelled: bool, warn: Callable[[str], object]) -> dict[str, Array]:
-    """Return the arrays with their types: features, logits, labels where ``labelled``, and early features in order."""
-    early = sorted((key for key in arrays if key.startswith("early_")), key=lambda key: int(key[6:]))
+def _checked(
+    path: Path, arrays: dict[str, Array], labelled: bool, warn: Callable[[str], object]
+) -> dict[str, Array]:
+    """Return the arrays with their types: features, logits, labels where ``labelled``, and early
+    features in order.
+    """
+    early = sorted(
+        (key for key in arrays if key.startswith("early_")), key=lambda key: int(key[6:])
+    )
     for place, key in enumerate(early, start=1):
         if key != f"early_{place}":
             raise InputError(path, "early features", early, "early_1, early_2, ... without a gap")
@@ -128,7 +145,12 @@ def _checked(path: Path, arrays: dict[str, Array], labelled: bool, warn: Callabl
     known = ["labels", *(["groups"] if "groups" in arrays else [])]
     for key in ["features", "logits", *early, *(known if labelled else [])]:
         if key not in arrays:
-            raise InputError(path, key, "missing", f"an array of this name among {', '.join(arrays) or 'no arrays'}")
+            raise InputError(
+                path,
+                key,
+                "missing",
+                f"an array of this name among {', '.join(arrays) or 'no arrays'}",
+            )
         checked[key] = _typed(path, key, arrays[key])
         if key == "logits" and len(checked[key]):
             checked[key], said = logits.checked(checked[key], f"{path}: logits")
@@ -148,12 +170,21 @@ def _typed(path: Path, key: str, array: Array) -> Array:
     if key == "groups":
         texts = all(isinstance(name, str) for name in array.flat)
         if array.ndim != 1 or not (texts or array.dtype.kind in "iu"):
-            raise InputError(path, key, f"{array.dtype} {array.shape}", "whole numbers or text (n,)")
+            raise InputError(
+                path, key, f"{array.dtype} {array.shape}", "whole numbers or text (n,)"
+            )
         return array.astype(str)
-    if key == "logits" and array.dtype.kind in "iuf" and array.ndim in (1, 2) and array.shape[1:] != (0,):
+    if (
+        key == "logits"
+        and array.dtype.kind in "iuf"
+        and array.ndim in (1, 2)
+        and array.shape[1:] != (0,)
+    ):
         return array  # module logits goes on with them
     if array.dtype.kind not in "iuf" or array.ndim != 2 or not array.shape[1]:
-        expected = "numbers (n, k), or (n,) of one logit" if key == "logits" else "numbers (n, 1 or more)"
+        expected = (
+            "numbers (n, k), or (n,) of one logit" if key == "logits" else "numbers (n, 1 or more)"
+        )
         raise InputError(path, key, f"{array.dtype} {array.shape}", expected)
     with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
         converted = array.astype(np.float32)
@@ -167,7 +198,12 @@ def _refuse_other_shapes(path: Path, arrays: dict[str, Array], first: dict[str, 
     for key in sorted(expected.keys() | widths.keys()):
         if widths.get(key) != expected.get(key):
             wanted: Any = expected.get(key, "none")
-            raise InputError(path, f"columns of {key}", widths.get(key, "none"), f"{wanted}, as in the first part")
+            raise InputError(
+                path,
+                f"columns of {key}",
+                widths.get(key, "none"),
+                f"{wanted}, as in the first part",
+            )
 
 
 def _refuse_unknown_labels(path: Path, labels: Array, k: int) -> None:
@@ -176,10 +212,14 @@ def _refuse_unknown_labels(path: Path, labels: Array, k: int) -> None:
         return
     found = sorted(set(labels.tolist()))
     if found[0] == 1 and found[-1] == k:
-        raise InputError(path, f"labels count from 1 to {k}, but columns of logits from 0 to {k - 1}: subtract 1")
+        raise InputError(
+            path, f"labels count from 1 to {k}, but columns of logits from 0 to {k - 1}: subtract 1"
+        )
     if k == 2 and len(found) == 2:
         shown = f"{found[0]} and {found[1]}"
-        raise InputError(path, f"labels are {shown}, expected 0 and 1, the two classes of the logits")
+        raise InputError(
+            path, f"labels are {shown}, expected 0 and 1, the two classes of the logits"
+        )
     row = int(wrong.argmax())
     expected = f"0 to {k - 1}, a column of logits" + " (one logit is for two classes)" * (k == 2)
     raise InputError(path, f"label of row {row}", int(labels[row]), expected)

@@ -1,4 +1,6 @@
-"""Files of known data sets, in their published formats, to arrays. None of these formats holds Python objects."""
+"""Files of known data sets, in their published formats, to arrays. None of these formats holds
+Python objects.
+"""
 
 import gzip
 import io
@@ -13,27 +15,52 @@ from mistakes.artifacts import Array
 from mistakes.errors import InputError
 
 CLASSES = {
-    "fashion_mnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-                      "Ankle boot"),
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
     "mnist": tuple("0123456789"),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     "svhn": tuple("0123456789"),
-}  # fmt: skip
+}
 IDX = ("fashion_mnist", "mnist", "kmnist")
-CIFAR = {  # archive, its folder, file of class names, bytes of labels before each image, files of train and test
-    "cifar10": ("cifar-10-binary.tar.gz", "cifar-10-batches-bin", "batches.meta.txt", 1,
-                {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}),
-    "cifar100": ("cifar-100-binary.tar.gz", "cifar-100-binary", "fine_label_names.txt", 2,
-                 {"train": ["train.bin"], "test": ["test.bin"]}),
-}  # fmt: skip
+# archive, its folder, file of class names, bytes of labels before each image, files of train and
+# test
+CIFAR = {
+    "cifar10": (
+        "cifar-10-binary.tar.gz",
+        "cifar-10-batches-bin",
+        "batches.meta.txt",
+        1,
+        {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]},
+    ),
+    "cifar100": (
+        "cifar-100-binary.tar.gz",
+        "cifar-100-binary",
+        "fine_label_names.txt",
+        2,
+        {"train": ["train.bin"], "test": ["test.bin"]},
+    ),
+}
 
-Part = tuple[Array, Array, tuple[str, ...]]  # images uint8 (n, c, h, w), labels int64 (n,), names of the classes
+Part = tuple[
+    Array, Array, tuple[str, ...]
+]  # images uint8 (n, c, h, w), labels int64 (n,), names of the classes
 
 
 def read(dataset: str, folder: Path, part: str) -> Part:
     """Read ``part``, train or test, of a data set from its files in ``folder``.
 
-    Raises InputError where a file is missing, truncated, corrupt or of another format, or a label is out of range.
+    Raises InputError where a file is missing, truncated, corrupt or of another format, or a label
+    is out of range.
     """
     if dataset in CIFAR:
         path, (images, labels, classes) = folder / CIFAR[dataset][0], _cifar(dataset, folder, part)
@@ -43,16 +70,23 @@ def read(dataset: str, folder: Path, part: str) -> Part:
         path, classes = folder / f"{part}_32x32.mat", CLASSES[dataset]
         images, labels = _svhn(path)
     if len(images) != len(labels) or not len(images):
-        raise InputError(path, f"{part} labels", len(labels), f"{len(images)}, one for each image, and at least one")
+        raise InputError(
+            path,
+            f"{part} labels",
+            len(labels),
+            f"{len(images)}, one for each image, and at least one",
+        )
     labels = labels.astype(np.int64)
     if labels.max() >= len(classes):
         row = int(labels.argmax())
-        raise InputError(path, f"label of {part} image {row}", int(labels[row]), f"0 to {len(classes) - 1}")
+        raise InputError(
+            path, f"label of {part} image {row}", int(labels[row]), f"0 to {len(classes) - 1}"
+        )
     return images, labels, classes
 
 
 def gunzip(path: Path) -> bytes:
-    """Return what a gzip file holds; raises InputError where it is missing, truncated or corrupt."""
+    """Return the content of a gzip file; InputError if missing, truncated or corrupt."""
     try:
         return gzip.decompress(path.read_bytes())
     except FileNotFoundError:
@@ -72,31 +106,50 @@ def _idx(path: Path, dimensions: int) -> Array:
     content = gunzip(path)
     header = 4 + 4 * dimensions
     if len(content) < header or struct.unpack(">I", content[:4])[0] != 0x800 + dimensions:
-        raise InputError(path, "magic number", content[:4].hex(), f"{0x800 + dimensions:08x} (IDX of bytes)")
+        raise InputError(
+            path, "magic number", content[:4].hex(), f"{0x800 + dimensions:08x} (IDX of bytes)"
+        )
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) - header != np.prod(shape):
-        raise InputError(path, "data", f"{len(content) - header} bytes", f"{np.prod(shape)}, as the header says")
+        raise InputError(
+            path, "data", f"{len(content) - header} bytes", f"{np.prod(shape)}, as the header says"
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
 def _cifar(dataset: str, folder: Path, part: str) -> Part:
-    """Read the binary version: records of label bytes (of two the second is the class), then 32x32 red, green, blue."""
+    """Read the binary version: records of label bytes (of two the second is the class), then 32x32
+    red, green, blue.
+    """
     archive, inside, names, before, members = CIFAR[dataset]
     content = gunzip(folder / archive)
     try:
         with tarfile.TarFile(fileobj=io.BytesIO(content)) as tar:
-            files = {member.name: tar.extractfile(member) for member in tar.getmembers() if member.isreg()}
+            files = {
+                member.name: tar.extractfile(member)
+                for member in tar.getmembers()
+                if member.isreg()
+            }
             found = {name: file.read() for name, file in files.items() if file is not None}
     except tarfile.TarError as error:
-        raise InputError(folder / archive, "content", f"corrupt ({error})", "a whole tar.gz file") from None
+        raise InputError(
+            folder / archive, "content", f"corrupt ({error})", "a whole tar.gz file"
+        ) from None
     records = []
     for name in [names, *members[part]]:
         if f"{inside}/{name}" not in found:
-            raise InputError(folder / archive, f"member {inside}/{name}", "missing", "the binary version's files")
+            raise InputError(
+                folder / archive, f"member {inside}/{name}", "missing", "the binary version's files"
+            )
     for name in members[part]:
         data, size = found[f"{inside}/{name}"], before + 3 * 32 * 32
         if len(data) % size:
-            raise InputError(folder / archive, f"member {inside}/{name}", f"{len(data)} bytes", f"records of {size}")
+            raise InputError(
+                folder / archive,
+                f"member {inside}/{name}",
+                f"{len(data)} bytes",
+                f"records of {size}",
+            )
         records.append(np.frombuffer(data, np.uint8).reshape(-1, size))
     rows = np.concatenate(records)
     classes = tuple(found[f"{inside}/{names}"].decode("ascii", "replace").split())
@@ -114,9 +167,16 @@ def _svhn(path: Path) -> tuple[Array, Array]:
         images, labels = found["X"], found["y"].ravel()
     except Exception as error:  # the reader has many kinds of exceptions for a corrupt file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(path, "content", f"corrupt ({reason})", "a MATLAB 5 file with X and y") from None
+        raise InputError(
+            path, "content", f"corrupt ({reason})", "a MATLAB 5 file with X and y"
+        ) from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         raise InputError(path, "X", f"{images.dtype} {images.shape}", "uint8 (32, 32, 3, n)")
     if labels.dtype.kind not in "iu" or not ((labels >= 1) & (labels <= 10)).all():
-        raise InputError(path, "y", f"{labels.dtype}, not all 1 to 10", "the classes 1 to 9, and 10 for the digit 0")
+        raise InputError(
+            path,
+            "y",
+            f"{labels.dtype}, not all 1 to 10",
+            "the classes 1 to 9, and 10 for the digit 0",
+        )
     return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels.astype(np.int64) % 10

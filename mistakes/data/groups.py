@@ -23,13 +23,18 @@ def of_files(groups: str, files: Mapping[str, Sequence[str]]) -> dict[str, list[
     try:
         expression = re.compile(groups)
     except re.error as error:
-        raise InputError("params.yaml", f"raw.groups: {groups!r} is no regular expression ({error})") from None
+        raise InputError(
+            "params.yaml", f"raw.groups: {groups!r} is no regular expression ({error})"
+        ) from None
     found = {part: [expression.search(name) for name in names] for part, names in files.items()}
     for part, matches in found.items():
         without = [name for name, match in zip(files[part], matches, strict=True) if match is None]
         if without:
-            raise InputError("params.yaml", f"raw.groups: {groups!r} is not found in {len(without)} of {len(matches)} "
-                             f"file names of {part}, such as {without[0]}")  # fmt: skip
+            raise InputError(
+                "params.yaml",
+                f"raw.groups: {groups!r} is not found in {len(without)} of {len(matches)} "
+                f"file names of {part}, such as {without[0]}",
+            )
     return {
         part: ["/".join(map(str, match.groups() or (match[0],))) for match in matches if match]
         for part, matches in found.items()
@@ -40,20 +45,31 @@ def _of_table(path: Path, files: Mapping[str, Sequence[str]]) -> dict[str, list[
     import pandas as pd
 
     if not path.is_file():
-        raise InputError(path, "missing; expected a CSV with the columns file and group (raw.groups)")
+        raise InputError(
+            path, "missing; expected a CSV with the columns file and group (raw.groups)"
+        )
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except Exception as error:  # pandas has many kinds of exceptions for what is no table
         reason = str(error).strip().splitlines()[0]
         raise InputError(path, f"cannot be read as a CSV ({reason})") from None
     if not {"file", "group"} <= set(table.columns):
-        raise InputError(path, f"has the columns {', '.join(table.columns)}; expected file and group")
+        raise InputError(
+            path, f"has the columns {', '.join(table.columns)}; expected file and group"
+        )
     rows = table[["file", "group"]].drop_duplicates()
     twice = rows["file"][rows["file"].duplicated()]
     if len(twice):
-        raise InputError(path, f"has more than one group for {len(twice)} of its files, such as {twice.iloc[0]}")
-    group = {file: name for file, name in zip(rows["file"], rows["group"], strict=True) if name.strip()}
-    found = {part: [group.get(f"{part}/{n}", group.get(n)) for n in names] for part, names in files.items()}
+        raise InputError(
+            path, f"has more than one group for {len(twice)} of its files, such as {twice.iloc[0]}"
+        )
+    group = {
+        file: name for file, name in zip(rows["file"], rows["group"], strict=True) if name.strip()
+    }
+    found = {
+        part: [group.get(f"{part}/{n}", group.get(n)) for n in names]
+        for part, names in files.items()
+    }
     for part, names in found.items():
         without = [file for file, name in zip(files[part], names, strict=True) if name is None]
         if without:
@@ -67,7 +83,9 @@ def numbered(names: Mapping[str, Array | Sequence[str]], where: str) -> dict[str
 
     Raises InputError, naming them, where a group stands in two parts: they are splits already.
     """
-    known, numbers = np.unique(np.concatenate([np.asarray(part) for part in names.values()]), return_inverse=True)
+    known, numbers = np.unique(
+        np.concatenate([np.asarray(part) for part in names.values()]), return_inverse=True
+    )
     ends = np.cumsum([len(part) for part in names.values()])
     found = dict(zip(names, np.split(numbers.astype(np.int64), ends[:-1]), strict=True))
     parts = list(found)
@@ -76,5 +94,7 @@ def numbered(names: Mapping[str, Array | Sequence[str]], where: str) -> dict[str
             both = np.intersect1d(found[first], found[second])
             if len(both):
                 shown = ", ".join(map(str, known[both[:5]])) + (", ..." if len(both) > 5 else "")
-                raise InputError(where, f"groups that stand in {first} and in {second} ({len(both)}): {shown}")
+                raise InputError(
+                    where, f"groups that stand in {first} and in {second} ({len(both)}): {shown}"
+                )
     return found

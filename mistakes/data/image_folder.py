@@ -28,15 +28,21 @@ Files = dict[PurePosixPath, Callable[[], bytes]]
 
 @dataclass(frozen=True)
 class Folder:
-    """Images uint8 (n, channels, height, width) sorted by path, labels int64 (n,), and what they were read from."""
+    """Images uint8 (n, channels, height, width) sorted by path, labels int64 (n,), and what they
+    were read from.
+    """
 
     images: Array
     labels: Array
-    classes: tuple[str, ...]  # names of the class folders, sorted or as asked for; a label is an index into them
+    classes: tuple[
+        str, ...
+    ]  # names of the class folders, sorted or as asked for; a label is an index into them
     files: tuple[str, ...]  # CLASS/FILE of each image
     sha256: tuple[str, ...]  # of the bytes of each file
     skipped: tuple[str, ...]  # CLASS/FILE of what could not be read
-    ignored: tuple[str, ...]  # files that are no images, or lie beside the class folders, and so cannot have a label
+    ignored: tuple[
+        str, ...
+    ]  # files that are no images, or lie beside the class folders, and so cannot have a label
     warnings: tuple[str, ...]  # sentences about what was left out or is odd
 
 
@@ -70,32 +76,45 @@ def read(
         if like is not None:
             named, whose = like.classes, "the classes of the training images"
         found = layout.splits(path, entries, named)
-        beside = {top: n for top, n in layout.tops(entries).items() if found and top not in found.values()}
+        beside = {
+            top: n for top, n in layout.tops(entries).items() if found and top not in found.values()
+        }
         if found:
             top = layout.folder_of(split, found, path, entries)
             path, entries = path / top, layout.unwrapped(layout.inside(entries, top))
             layout.splits(path, entries, named, nested=True)
         files = {name: load for name, load in entries if load is not None}
-        inside = {name: load for name, load in files.items() if len(name.parts) > 1 and _may_be_image(name)}
+        inside = {
+            name: load
+            for name, load in files.items()
+            if len(name.parts) > 1 and _may_be_image(name)
+        }
         order = layout.classes(path, entries, inside, named, whose)
         shape = None if like is None else like.images.shape[1:]
-        part, bad = _decode_all(path, inside, partial(pictures.decode, size=size, channels=channels), shape)
+        part, bad = _decode_all(
+            path, inside, partial(pictures.decode, size=size, channels=channels), shape
+        )
     tops = [PurePosixPath(name).parts[0] for name in part.files]
     _print_counts(path, order, [*map(PurePosixPath, part.files), *bad], hidden)
     if bad and corrupt == "refuse":
         raise _unreadable(path, bad, part)
     for name in sorted(set(order) - set(tops)):
-        raise InputError(path, f"class {name!r} is all corrupt; each class needs an image that can be read")
+        raise InputError(
+            path, f"class {name!r} is all corrupt; each class needs an image that can be read"
+        )
     ignored = tuple(sorted({*part.ignored, *map(str, files.keys() - inside.keys())}))
     number = {name: label for label, name in enumerate(order)}
     labels = np.array([number[top] for top in tops], np.int64)
     part = replace(part, labels=labels, classes=order, ignored=ignored)
     said = f"folders beside the splits, without class folders, are left out: {layout.shown(beside)}"
-    return replace(part, warnings=(*([said] if beside and split == "train" else []), *_warnings(part)))
+    return replace(
+        part, warnings=(*([said] if beside and split == "train" else []), *_warnings(part))
+    )
 
 
 def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
-    """Read every image of a folder, zip or tar, wherever it lies, as ``read`` does, without classes.
+    """Read every image of a folder, zip or tar, wherever it lies, as ``read`` does, without
+    classes.
 
     shape : (channels, height, width) of the images, scaled so that they cover it, and cropped at
     the centre.
@@ -111,14 +130,20 @@ def read_flat(path: Path, shape: tuple[int, int, int], corrupt: str) -> Folder:
     if bad and corrupt == "refuse":
         raise _unreadable(path, bad, part)
     if not part.files:
-        raise InputError(path, f"no image that can be read among {len(files)} files; expected {expected}")
+        raise InputError(
+            path, f"no image that can be read among {len(files)} files; expected {expected}"
+        )
     print(f"raw: {path}: {len(part.files)} images{_besides(hidden)}", flush=True)
-    part = replace(part, ignored=tuple(sorted({*part.ignored, *map(str, files.keys() - inside.keys())})))
+    part = replace(
+        part, ignored=tuple(sorted({*part.ignored, *map(str, files.keys() - inside.keys())}))
+    )
     return replace(part, warnings=_warnings(part))
 
 
 def splits(path: Path, classes: Sequence[str] | None) -> dict[str, str]:
-    """Return the folders of splits at the top of ``path``, by train, val and test, as layout.splits does."""
+    """Return the folders of splits at the top of ``path``, by train, val and test, as layout.splits
+    does.
+    """
     with ExitStack() as stack:
         entries = layout.unwrapped(archives.entries(path, layout.LAYOUT, stack)[0])
         found = layout.splits(path, entries, classes)
@@ -132,7 +157,8 @@ def _may_be_image(name: PurePosixPath) -> bool:
 def _decode_all(
     path: Path, files: Files, decoded: Callable[[bytes], Array], shape: tuple[int, ...] | None
 ) -> tuple[Folder, dict[PurePosixPath, str]]:
-    """Return the images (m, c, h, w) sorted by path, without labels, and why others could not be read.
+    """Return the images (m, c, h, w) sorted by path, without labels, and why others could not be
+    read.
 
     A file that is no image, and does not say so by its name, is ignored.
     """
@@ -160,7 +186,10 @@ def _decode_all(
     digests = tuple(sha256[name] for name in kept)
     skipped = tuple(map(str, sorted(bad)))
     labels = np.empty(0, np.int64)
-    return Folder(images, labels, (), tuple(map(str, kept)), digests, skipped, tuple(ignored), ()), bad
+    return (
+        Folder(images, labels, (), tuple(map(str, kept)), digests, skipped, tuple(ignored), ()),
+        bad,
+    )
 
 
 def _unreadable(path: Path, bad: dict[PurePosixPath, str], part: Folder) -> InputError:
@@ -170,24 +199,41 @@ def _unreadable(path: Path, bad: dict[PurePosixPath, str], part: Folder) -> Inpu
         (top,) = tops
         path, files = path / top, [name for name in files if name.parts[0] == top]
         bad = {name.relative_to(top): said for name, said in bad.items()}
-    named = ", ".join(f"{name} ({bad[name]})" for name in sorted(bad)[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
-    return InputError(path, f"{len(bad)} of {len(files)} files cannot be read: {named}; raw.corrupt: skip leaves them "
-                      f"out ({', '.join(pictures.FORMATS)} are read)")  # fmt: skip
+    named = ", ".join(f"{name} ({bad[name]})" for name in sorted(bad)[:SHOWN]) + (
+        ", ..." if len(bad) > SHOWN else ""
+    )
+    return InputError(
+        path,
+        f"{len(bad)} of {len(files)} files cannot be read: {named}; raw.corrupt: skip leaves them "
+        f"out ({', '.join(pictures.FORMATS)} are read)",
+    )
 
 
 def _check_size(where: Path, image: Array, images: Array) -> None:
     (height, width), (wanted_height, wanted_width) = image.shape[1:], images.shape[2:]
     if (height, width) != (wanted_height, wanted_width):
-        expected = f"{wanted_width} x {wanted_height} pixels, as every image before it (raw.size: PIXELS resizes)"
+        expected = (
+            f"{wanted_width} x {wanted_height} pixels, as every image before it (raw.size: PIXELS"
+            " resizes)"
+        )
         raise InputError(where, "size", f"{width} x {height}", expected)
     if min(height, width) < SMALLEST:
-        raise InputError(where, "size", f"{width} x {height}", f"{SMALLEST} pixels or more (raw.size: PIXELS resizes)")
+        raise InputError(
+            where,
+            "size",
+            f"{width} x {height}",
+            f"{SMALLEST} pixels or more (raw.size: PIXELS resizes)",
+        )
 
 
-def _print_counts(path: Path, classes: tuple[str, ...], files: list[PurePosixPath], hidden: int) -> None:
+def _print_counts(
+    path: Path, classes: tuple[str, ...], files: list[PurePosixPath], hidden: int
+) -> None:
     n = Counter(name.parts[0] for name in files)
     below = Counter(inner[0] for inner in {name.parts[:-1] for name in files} if len(inner) > 1)
-    shown = [f"{name} ({n[name]}{f' in {below[name]} folders' * (name in below)})" for name in classes]
+    shown = [
+        f"{name} ({n[name]}{f' in {below[name]} folders' * (name in below)})" for name in classes
+    ]
     print(f"raw: {path}: {len(classes)} classes: {', '.join(shown)}{_besides(hidden)}", flush=True)
 
 
@@ -205,5 +251,8 @@ def _warnings(part: Folder) -> tuple[str, ...]:
             named = ", ".join(files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")
             said.append(f"{what} are left out ({len(files)}): {named}")
     if len(part.images) and part.images.max() < DARK:
-        said.append(f"no pixel is brighter than {part.images.max()} of 255: are the values scaled otherwise?")
+        said.append(
+            f"no pixel is brighter than {part.images.max()} of 255: are the values scaled"
+            " otherwise?"
+        )
     return tuple(said)

@@ -15,7 +15,11 @@ from mistakes.data.archives import Entry
 from mistakes.errors import InputError
 
 LAYOUT = "a folder with a folder for each class, or a zip or tar of one"
-ROLES = {"train": r"train(ing)?", "val": r"val(id|idation)?|dev", "test": r"test(ing)?"}  # words in the names of splits
+ROLES = {
+    "train": r"train(ing)?",
+    "val": r"val(id|idation)?|dev",
+    "test": r"test(ing)?",
+}  # words in the names of splits
 _GIVE = "give the folder of one split as raw.train and of another as raw.test"
 _NAME = "name them in raw.classes"
 
@@ -34,18 +38,29 @@ def unwrapped(entries: list[Entry]) -> list[Entry]:
 def inside(entries: list[Entry], top: str) -> list[Entry]:
     """Return what is in one of the folders at the top, by its path from there."""
     found = [(name.parts, load) for name, load in entries]
-    return [(PurePosixPath(*parts[1:]), load) for parts, load in found if parts[0] == top and len(parts) > 1]
+    return [
+        (PurePosixPath(*parts[1:]), load)
+        for parts, load in found
+        if parts[0] == top and len(parts) > 1
+    ]
 
 
 def tops(entries: list[Entry]) -> Counter[str]:
     """Return the folders at the top, sorted, and how many files are in each or below."""
-    found = Counter({name.parts[0]: 0 for name, load in entries if load is None or len(name.parts) > 1})
-    found.update(name.parts[0] for name, load in entries if load is not None and len(name.parts) > 1)
+    found = Counter(
+        {name.parts[0]: 0 for name, load in entries if load is None or len(name.parts) > 1}
+    )
+    found.update(
+        name.parts[0] for name, load in entries if load is not None and len(name.parts) > 1
+    )
     return Counter(dict(sorted(found.items())))
 
 
-def splits(path: Path, entries: list[Entry], classes: Collection[str] | None, nested: bool = False) -> dict[str, str]:
-    """Return the folders of splits at the top, by train, val and test; none where the classes are there.
+def splits(
+    path: Path, entries: list[Entry], classes: Collection[str] | None, nested: bool = False
+) -> dict[str, str]:
+    """Return the folders of splits at the top, by train, val and test; none where the classes are
+    there.
 
     A split without class folders has no labels, and is none. classes : where these are the folders,
     they are no splits. nested : there is a split around these already. Raises InputError where
@@ -74,20 +89,33 @@ def splits(path: Path, entries: list[Entry], classes: Collection[str] | None, ne
             raise InputError(path, f"{told}; if these are the classes, {_NAME}")
         return found
     same = next(iter(below.values()), set())
-    if len(below) > 1 and len(same) > 1 and not direct and all(one == same for one in below.values()):
-        told = f"{shown(tops(entries))} hold no images but the same folders ({', '.join(sorted(same))})"
-        raise InputError(path, f"{told}: are they splits? Then {_GIVE}; if they are classes, {_NAME}")
+    if (
+        len(below) > 1
+        and len(same) > 1
+        and not direct
+        and all(one == same for one in below.values())
+    ):
+        told = (
+            f"{shown(tops(entries))} hold no images but the same folders"
+            f" ({', '.join(sorted(same))})"
+        )
+        raise InputError(
+            path, f"{told}: are they splits? Then {_GIVE}; if they are classes, {_NAME}"
+        )
     return {}
 
 
 def role(name: str) -> str | None:
     """Return train, val or test where a word in the name of a folder says so."""
     words = re.split(r"[^a-z]+", name.lower())
-    return next((one for one, word in ROLES.items() if any(re.fullmatch(word, w) for w in words)), None)
+    return next(
+        (one for one, word in ROLES.items() if any(re.fullmatch(word, w) for w in words)), None
+    )
 
 
 def folder_of(split: str, found: Mapping[str, str], path: Path, entries: list[Entry]) -> str:
-    """Return the folder of a split; where there is a val and no test, val is the test set, as ImageNet's is.
+    """Return the folder of a split; where there is a val and no test, val is the test set, as
+    ImageNet's is.
 
     Raises InputError where there is none.
     """
@@ -115,18 +143,34 @@ def classes(
     if not found:
         raise InputError(path, f"no class folders, but files ({len(entries)}); expected {LAYOUT}")
     if wanted is not None and set(wanted) != set(found):
-        lacking, more = (", ".join(sorted(one)) for one in (set(wanted) - set(found), set(found) - set(wanted)))
-        said = [f"has no folder for {lacking}" * bool(lacking), f"has folders that are no class: {more}" * bool(more)]
-        raise InputError(path, f"{' and '.join(filter(None, said))}; {whose} are {', '.join(wanted)}")
+        lacking, more = (
+            ", ".join(sorted(one)) for one in (set(wanted) - set(found), set(found) - set(wanted))
+        )
+        said = [
+            f"has no folder for {lacking}" * bool(lacking),
+            f"has folders that are no class: {more}" * bool(more),
+        ]
+        raise InputError(
+            path, f"{' and '.join(filter(None, said))}; {whose} are {', '.join(wanted)}"
+        )
     for name in found:
         if name not in filled:
-            what = f"has no image, but other files ({found[name]})" if found[name] else "is an empty folder"
+            what = (
+                f"has no image, but other files ({found[name]})"
+                if found[name]
+                else "is an empty folder"
+            )
             raise InputError(path, f"class {name!r} {what}; each class needs at least one image")
     if len(found) < 2:
-        raise InputError(path, f"one class folder, {shown(found)}, where two or more are needed; expected {LAYOUT}")
+        raise InputError(
+            path,
+            f"one class folder, {shown(found)}, where two or more are needed; expected {LAYOUT}",
+        )
     return tuple(sorted(found) if wanted is None else wanted)
 
 
 def shown(counts: Mapping[str, int]) -> str:
     """Return names with their counts, at most twenty."""
-    return ", ".join(f"{name} ({n})" for name, n in list(counts.items())[:20]) + (", ..." if len(counts) > 20 else "")
+    return ", ".join(f"{name} ({n})" for name, n in list(counts.items())[:20]) + (
+        ", ..." if len(counts) > 20 else ""
+    )

@@ -1,4 +1,6 @@
-"""Out-of-distribution images, deterministic in the seed, stored as uint8: drawn, or taken from another data set."""
+"""Out-of-distribution images, deterministic in the seed, stored as uint8: drawn, or taken from
+another data set.
+"""
 
 import string
 from collections.abc import Callable
@@ -15,11 +17,13 @@ Maker = Callable[[Array, int, np.random.Generator, int], Array]
 
 
 def draw(name: str, test: Array, count: int, patch: int, seed: int) -> Array:
-    """Return up to ``count`` images of set ``name`` as uint8 (m, c, h, w), like the ID images ``test`` (n, c, h, w).
+    """Return up to ``count`` images of set ``name`` as uint8 (m, c, h, w), like the ID images
+    ``test`` (n, c, h, w).
 
-    digits : scikit-learn's, resized; glyphs : letters in the fonts that matplotlib ships; uniform, gaussian : noise,
-    pixel by pixel; inverted, patch_shuffled : test images with grey values mirrored, or cut into squares of ``patch``
-    pixels that change places. Raises InputError where the size of the images is no multiple of ``patch``.
+    digits : scikit-learn's, resized; glyphs : letters in the fonts that matplotlib ships; uniform,
+    gaussian : noise, pixel by pixel; inverted, patch_shuffled : test images with grey values
+    mirrored, or cut into squares of ``patch`` pixels that change places. Raises InputError where
+    the size of the images is no multiple of ``patch``.
     """
     # each set has a stream of its own: leaving one out does not change the others
     generator = np.random.default_rng([seed, *name.encode()])
@@ -27,23 +31,34 @@ def draw(name: str, test: Array, count: int, patch: int, seed: int) -> Array:
 
 
 def resembling(name: str, images: Array, test: Array, count: int, seed: int) -> Array:
-    """Return up to ``count`` of another data set's ``images``, uint8 (m, c', h', w'), in the form of ``test``.
+    """Return up to ``count`` of another data set's ``images``, uint8 (m, c', h', w'), in the form
+    of ``test``.
 
-    Colour becomes grey by the weights of ITU-R 601, grey becomes colour by repetition; another size is scaled to that
-    of ``test`` (n, c, h, w), bilinear, not cropped. What has the form already stays as it is.
+    Colour becomes grey by the weights of ITU-R 601, grey becomes colour by repetition; another size
+    is scaled to that of ``test`` (n, c, h, w), bilinear, not cropped. What has the form already
+    stays as it is.
     """
     taken = images[chosen(name, len(images), count, seed)]
     channels, height, width = test.shape[1:]
     if taken.shape[1:] == test.shape[1:]:
         return np.ascontiguousarray(taken)
     mode = "L" if channels == 1 else "RGB"
-    pictures = [Image.fromarray(x[0] if len(x) == 1 else x.transpose(1, 2, 0)).convert(mode) for x in taken]
-    scaled = [np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)) for picture in pictures]
-    return np.ascontiguousarray(np.stack(scaled).reshape(len(scaled), height, width, channels).transpose(0, 3, 1, 2))
+    pictures = [
+        Image.fromarray(x[0] if len(x) == 1 else x.transpose(1, 2, 0)).convert(mode) for x in taken
+    ]
+    scaled = [
+        np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+        for picture in pictures
+    ]
+    return np.ascontiguousarray(
+        np.stack(scaled).reshape(len(scaled), height, width, channels).transpose(0, 3, 1, 2)
+    )
 
 
 def chosen(name: str, n: int, count: int, seed: int) -> Array:
-    """Return which of ``n`` inputs set ``name`` takes, rising: ``count`` of them, or all where there are fewer."""
+    """Return which of ``n`` inputs set ``name`` takes, rising: ``count`` of them, or all where
+    there are fewer.
+    """
     return _chosen(n, count, np.random.default_rng([seed, *name.encode()]))
 
 
@@ -62,16 +77,23 @@ def _digits(test: Array, count: int, generator: np.random.Generator, _patch: int
     grey = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
     rows = _chosen(len(grey), count, generator)
     _, channels, height, width = test.shape
-    return _grey([Image.fromarray(grey[i]).resize((width, height), Image.Resampling.BILINEAR) for i in rows], channels)
+    return _grey(
+        [Image.fromarray(grey[i]).resize((width, height), Image.Resampling.BILINEAR) for i in rows],
+        channels,
+    )
 
 
 def _fonts() -> list[Path]:
     specification = find_spec("matplotlib")  # found, not imported
     if specification is None or specification.origin is None:
-        raise InputError("environment", "matplotlib", "missing", "an installed matplotlib (its fonts are drawn)")
+        raise InputError(
+            "environment", "matplotlib", "missing", "an installed matplotlib (its fonts are drawn)"
+        )
     folder = Path(specification.origin).parent / "mpl-data" / "fonts" / "ttf"
     found = sorted([*folder.glob("DejaVu*.ttf"), *folder.glob("STIXGeneral*.ttf")])
-    return [font for font in found if "Display" not in font.name]  # those hold signs of mathematics, and no letters
+    return [
+        font for font in found if "Display" not in font.name
+    ]  # those hold signs of mathematics, and no letters
 
 
 def _glyphs(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
@@ -83,7 +105,9 @@ def _glyphs(test: Array, count: int, generator: np.random.Generator, _patch: int
         font = ImageFont.truetype(str(fonts[generator.integers(len(fonts))]), size)
         picture = Image.new("L", (width, height))
         letter = string.ascii_letters[generator.integers(52)]
-        ImageDraw.Draw(picture).text((width / 2, height / 2), letter, fill=255, font=font, anchor="mm")
+        ImageDraw.Draw(picture).text(
+            (width / 2, height / 2), letter, fill=255, font=font, anchor="mm"
+        )
         pictures.append(picture)
     return _grey(pictures, channels)
 
@@ -93,7 +117,9 @@ def _uniform(test: Array, count: int, generator: np.random.Generator, _patch: in
 
 
 def _gaussian(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
-    return generator.normal(127.5, 64, (count, *test.shape[1:])).round().clip(0, 255).astype(np.uint8)
+    return (
+        generator.normal(127.5, 64, (count, *test.shape[1:])).round().clip(0, 255).astype(np.uint8)
+    )
 
 
 def _some(test: Array, count: int, generator: np.random.Generator) -> Array:
@@ -109,7 +135,10 @@ def _patch_shuffled(test: Array, count: int, generator: np.random.Generator, pat
     n, channels, height, width = x.shape
     if height % patch or width % patch:
         raise InputError(
-            "params.yaml", "ood.patch", patch, f"a divisor of {height} and {width}, the size of the images"
+            "params.yaml",
+            "ood.patch",
+            patch,
+            f"a divisor of {height} and {width}, the size of the images",
         )
     rows, columns = height // patch, width // patch
     grid = x.reshape(n, channels, rows, patch, columns, patch).transpose(

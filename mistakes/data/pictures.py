@@ -16,25 +16,69 @@ from mistakes.artifacts import Array
 from mistakes.data import archives
 from mistakes.errors import InputError
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow knows more; some of them start other programs
-READ = {".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
-         ".tiff", ".webp"}  # fmt: skip
-_UNREAD = {".avif", ".dcm", ".eps", ".exr", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".psd", ".svg", ".tga"}
-SUFFIXES = READ | _UNREAD  # in lower case, of files that are images, and so are never left out without need
+FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # Pillow knows more; some of them start other programs
+READ = {
+    ".apng",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
+_UNREAD = {
+    ".avif",
+    ".dcm",
+    ".eps",
+    ".exr",
+    ".heic",
+    ".heif",
+    ".ico",
+    ".jp2",
+    ".jxl",
+    ".psd",
+    ".svg",
+    ".tga",
+}
+SUFFIXES = (
+    READ | _UNREAD
+)  # in lower case, of files that are images, and so are never left out without need
 
 
 def named_as_image(name: PurePath) -> bool | None:
-    """Tell whether a file is an image by its name; None where the name does not say: without a suffix, or a number."""
+    """Tell whether a file is an image by its name; None where the name does not say: without a
+    suffix, or a number.
+    """
     suffix = name.suffix.lower()
     return None if suffix.strip(".0123456789") == "" else suffix in SUFFIXES
 
 
 def read_one(path: Path, size: int | None, channels: int) -> Array:
-    """Return one file as uint8 (channels, h, w), as ``decode``. Raises InputError where it is no whole image."""
+    """Return one file as uint8 (channels, h, w), as ``decode``. Raises InputError where it is no
+    whole image.
+    """
     try:
         return decode(path.read_bytes(), size, channels)
     except Exception as error:  # each image format has its own exceptions
-        raise InputError(path, f"cannot be read ({reason(error, path)}); {', '.join(FORMATS)} can") from None
+        raise InputError(
+            path, f"cannot be read ({reason(error, path)}); {', '.join(FORMATS)} can"
+        ) from None
 
 
 def decode(content: bytes, size: int | tuple[int, int] | None, channels: int) -> Array:
@@ -61,7 +105,10 @@ def _of_8_bits(upright: Image.Image, file: Image.Image) -> Image.Image:
     """Scale grey values of 16 bits, which Pillow would cut off at 255."""
     if not upright.mode.startswith(("I", "F")):
         return upright
-    if not upright.mode.startswith("I;16") and file.format not in {"PNG", "PPM"}:  # Pillow keeps 16 bits of those in 32
+    if not upright.mode.startswith("I;16") and file.format not in {
+        "PNG",
+        "PPM",
+    }:  # Pillow keeps 16 bits of those in 32
         raise ValueError("32 bits a channel, of unknown scale")
     bits = 16
     if file.format == "TIFF":

@@ -1,6 +1,8 @@
-"""A model that is no image network: its features and logits are given, and there is nothing to attack or corrupt.
+"""A model that is no image network: its features and logits are given, and there is nothing to
+attack or corrupt.
 
-Where outputs are given, the folder of a split or an OOD set holds features.npy and logits.npy instead of images.npy.
+Where outputs are given, the folder of a split or an OOD set holds features.npy and logits.npy
+instead of images.npy.
 """
 
 from collections.abc import Sequence
@@ -17,11 +19,16 @@ def outputs_in(folder: Path) -> bool:
 
 
 def decline(
-    stage: str, sets: Path, table: Path | None = None, columns: Sequence[str] = (), reason: str = REASON
+    stage: str,
+    sets: Path,
+    table: Path | None = None,
+    columns: Sequence[str] = (),
+    reason: str = REASON,
 ) -> dict[str, float]:
     """Say in one line why a stage does nothing, and return its metrics, none.
 
-    ``sets``, the folder of its sets, then holds the reason and no set; ``table``, where it writes one, has no row.
+    ``sets``, the folder of its sets, then holds the reason and no set; ``table``, where it writes
+    one, has no row.
     """
     print(f"{stage}: nothing to do: {reason}", flush=True)
     save_json(sets / "skipped.json", {"reason": reason})

@@ -1,4 +1,6 @@
-"""How inputs are drawn into splits: at random, in whole groups, and so that no split lacks a class without need."""
+"""How inputs are drawn into splits: at random, in whole groups, and so that no split lacks a class
+without need.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,12 +8,16 @@ import numpy as np
 
 from mistakes.artifacts import Array
 
-FEW = 2  # images of a class: with fewer in a split, what is fitted or measured by class there says nothing
+# images of a class: with fewer in a split, what is fitted or measured by class there says nothing
+FEW = 2
 SHOWN = 10  # classes named
 
 
-def draw(labels: Array, groups: Array | None, counts: Sequence[int], seed: int, rest_first: bool = True) -> list[Array]:
-    """Return the indices of ``counts`` inputs each, drawn without replacement by ``seed``, and of all the rest.
+def draw(
+    labels: Array, groups: Array | None, counts: Sequence[int], seed: int, rest_first: bool = True
+) -> list[Array]:
+    """Return the indices of ``counts`` inputs each, drawn without replacement by ``seed``, and of
+    all the rest.
 
     labels : int64 (n,), that no part may lack where it can have them. groups : int64 (n,), of which
     each stands in one part: parts then take whole groups in drawn order until they have as many
@@ -24,7 +30,9 @@ def draw(labels: Array, groups: Array | None, counts: Sequence[int], seed: int, 
         parts = np.split(order, np.minimum(np.cumsum(counts), len(order)))
         spread(labels, [parts[-1], *parts[:-1]] if rest_first else parts)
         return parts
-    members = [np.flatnonzero(groups == group) for group in generator.permutation(np.unique(groups))]
+    members = [
+        np.flatnonzero(groups == group) for group in generator.permutation(np.unique(groups))
+    ]
     parts = []
     for count in counts:
         taken: list[Array] = []
@@ -35,7 +43,8 @@ def draw(labels: Array, groups: Array | None, counts: Sequence[int], seed: int, 
 
 
 def spread(labels: Array, parts: Sequence[Array]) -> None:
-    """Change ``parts``, disjoint indices of ``labels``, in place so that each has each class, as far as that goes.
+    """Change ``parts``, disjoint indices of ``labels``, in place so that each has each class, as
+    far as that goes.
 
     Where a part lacks a class, an input of that class comes from the part that has most of it, for
     one of the class that the lacking part has most of. Classes with fewer inputs than there are
@@ -50,7 +59,10 @@ def spread(labels: Array, parts: Sequence[Array]) -> None:
             if n[place] or not givers or counts[place, common] < 2:
                 continue
             giver = max(givers, key=lambda i: n[i])
-            here, there = (int(np.flatnonzero(labels[p] == c)[0]) for p, c in ((part, common), (parts[giver], label)))
+            here, there = (
+                int(np.flatnonzero(labels[p] == c)[0])
+                for p, c in ((part, common), (parts[giver], label))
+            )
             part[here], parts[giver][there] = parts[giver][there], part[here]
             for at, change in ((place, 1), (giver, -1)):
                 counts[at, label] += change
@@ -58,7 +70,9 @@ def spread(labels: Array, parts: Sequence[Array]) -> None:
 
 
 def few(labels: Mapping[str, Array], classes: Sequence[str]) -> list[str]:
-    """Return a sentence for each class that has fewer than FEW inputs in a split; ``labels`` int64 (n,), by split."""
+    """Return a sentence for each class that has fewer than FEW inputs in a split; ``labels`` int64
+    (n,), by split.
+    """
     counts = {split: np.bincount(part, minlength=len(classes)) for split, part in labels.items()}
     rare = [label for label in range(len(classes)) if min(n[label] for n in counts.values()) < FEW]
     said = []

@@ -9,9 +9,11 @@ from typing import Any
 
 @contextmanager
 def without_pyplot() -> Iterator[None]:
-    """Let nflows be imported without matplotlib: one of its modules imports pyplot for a demonstration it never runs.
+    """Let nflows be imported without matplotlib: one of its modules imports pyplot for a
+    demonstration it never runs.
 
-    Saves a second of start-up in every stage that uses a flow. A matplotlib that is loaded already stays as it is.
+    Saves a second of start-up in every stage that uses a flow. A matplotlib that is loaded already
+    stays as it is.
     """
     if "matplotlib" in sys.modules:
         yield
@@ -28,8 +30,9 @@ def without_pyplot() -> Iterator[None]:
 def advertorch_attacks() -> ModuleType:
     """Return advertorch.attacks.
 
-    advertorch 0.2.3 imports ``zero_gradients`` from torch.autograd.gradcheck, which torch dropped in 1.9; this puts it
-    back first. (The attribute torch.autograd.gradcheck is a function of that name, the module is in sys.modules.)
+    advertorch 0.2.3 imports ``zero_gradients`` from torch.autograd.gradcheck, which torch dropped
+    in 1.9; this puts it back first. (The attribute torch.autograd.gradcheck is a function of that
+    name, the module is in sys.modules.)
     """
 
     def zero_gradients(x: Any) -> None:

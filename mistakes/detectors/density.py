@@ -1,13 +1,15 @@
-"""The density of features: preprocessing, normalizing flow, and a Gaussian to hold it against (Shao, Song, Ermon 2020).
+"""The density of features: preprocessing, normalizing flow, and a Gaussian to hold it against
+(Shao, Song, Ermon 2020).
 
-T = S o C: C takes features z to coordinates, S standardises those. log p(z) = log p_flow(T(z)) + log |det S|, in nats,
-is the density of the coordinates C(z), in their own units:
+T = S o C: C takes features z to coordinates, S standardises those. log p(z) = log p_flow(T(z)) +
+log |det S|, in nats, is the density of the coordinates C(z), in their own units:
 
 - raw: the columns of z (that vary);
 - pca: orthonormal projections of z;
-- direction_norm: orthonormal projections of z / |z|, and log |z|. Its reference measure is the one that does not change
-  when all features are multiplied by a constant. In units of z the density would have the factor |z|^-m, and the
-  shorter a feature vector the likelier it would be; classifiers give short ones to what they do not know.
+- direction_norm: orthonormal projections of z / |z|, and log |z|. Its reference measure does not
+  change when all features are multiplied by a constant. In units of z the density would have the
+  factor |z|^-m: shorter feature vectors would be likelier, and classifiers give short ones to what
+  they do not know.
 """
 
 import copy
@@ -24,9 +26,13 @@ from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.detectors import flows
 from mistakes.errors import InputError
 
-SMALLEST_NORM = 1e-6  # a feature vector of zeros has no direction; it gets this norm, and so a very low density
+SMALLEST_NORM = (
+    1e-6  # a feature vector of zeros has no direction; it gets this norm, and so a very low density
+)
 RESOLVED = 1e-7  # of a number's size: smaller differences are float32's own
-SINGULAR = 1e-8  # of the largest variance of coordinates: a direction with less depends on the others
+SINGULAR = (
+    1e-8  # of the largest variance of coordinates: a direction with less depends on the others
+)
 
 
 class DivergenceError(ArithmeticError):
@@ -70,9 +76,11 @@ class Preprocessing(nn.Module):
 
     @classmethod
     def fit(cls, z: Tensor, transform: str, components: int) -> "Preprocessing":
-        """Fit on features (n, d); ``components`` counts principal components and is ignored by ``raw``.
+        """Fit on features (n, d); ``components`` counts principal components and is ignored by
+        ``raw``.
 
-        Raises InputError where there are fewer directions with variance than ``components``, or none.
+        Raises InputError where there are fewer directions with variance than ``components``, or
+        none.
         """
         norm, u = _norm_and_direction(z)
         _refuse_constant(z, transform, norm, u)
@@ -85,7 +93,9 @@ class Preprocessing(nn.Module):
             resolved = RESOLVED**2 * float(source.square().sum(1).mean())
             varying = int((eigenvalues > max(1e-10 * float(eigenvalues[-1]), resolved)).sum())
             if components > varying:
-                raise InputError("params.yaml", "flow.components", components, f"at most {varying}, which vary")
+                raise InputError(
+                    "params.yaml", "flow.components", components, f"at most {varying}, which vary"
+                )
             basis = _fix_signs(vectors.flip(1)[:, :components])
         fitted = cls(transform, z.shape[1], basis.shape[1] + (transform == "direction_norm"))
         fitted.mean, fitted.basis = mean.float(), basis.float()
@@ -112,20 +122,35 @@ def _varies(x: Tensor) -> Tensor:
 
 def _refuse_constant(z: Tensor, transform: str, norm: Tensor, u: Tensor) -> None:
     if not torch.isfinite(norm).all():
-        raise InputError("features", "the square of the length of a row of fit is more than float32 holds")
+        raise InputError(
+            "features", "the square of the length of a row of fit is more than float32 holds"
+        )
     if not _varies(z.double()).any():
-        raise InputError("params.yaml", f"flow.transform {transform} has nothing to fit: the features do not vary")
+        raise InputError(
+            "params.yaml",
+            f"flow.transform {transform} has nothing to fit: the features do not vary",
+        )
     one = "length (or lengths below 1e-6)" if _varies(u.double()).any() else "direction"
     if transform == "direction_norm" and (one == "direction" or norm.double().log().std() < 1e-6):
-        raise InputError("params.yaml", "flow.transform", transform, f"pca or raw, since all features have one {one}")
+        raise InputError(
+            "params.yaml",
+            "flow.transform",
+            transform,
+            f"pca or raw, since all features have one {one}",
+        )
 
 
 def _refuse_singular(y: Tensor, transform: str, components: int) -> None:
-    """Raise InputError where coordinates y (n, m) are linear functions of each other: they have no density then."""
+    """Raise InputError where coordinates y (n, m) are linear functions of each other: they have no
+    density then.
+    """
     variances = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(y.double().T)))
     independent, m = int((variances > SINGULAR * variances[-1]).sum()), y.shape[1]
     if independent < m and transform == "raw":
-        why = f"only {independent} of the {m} columns that vary are linearly independent on {len(y)} rows"
+        why = (
+            f"only {independent} of the {m} columns that vary are linearly independent on {len(y)}"
+            " rows"
+        )
         raise InputError("params.yaml", "flow.transform", transform, f"pca, since {why}")
     if independent < m:
         expected = f"at most {components - (m - independent)} with the {len(y)} rows that there are"
@@ -144,7 +169,9 @@ def _fix_signs(vectors: Tensor) -> Tensor:
 
 
 class Density(nn.Module):
-    """A fitted density of features. ``flow`` and ``gaussian`` share one preprocessing, so they can be compared."""
+    """A fitted density of features. ``flow`` and ``gaussian`` share one preprocessing, so they can
+    be compared.
+    """
 
     gaussian_mean: Tensor
     gaussian_cholesky: Tensor
@@ -153,7 +180,9 @@ class Density(nn.Module):
         """Make an unfitted flow around ``preprocessing`` (or an unfitted one, to be loaded)."""
         super().__init__()
         self.form = form
-        self.preprocessing = preprocessing or Preprocessing(form.transform, form.features, form.coordinates)
+        self.preprocessing = preprocessing or Preprocessing(
+            form.transform, form.features, form.coordinates
+        )
         self.flow: Any = flows.build(form.kind, form.coordinates, form.hidden, form.layers)
         self.register_buffer("gaussian_mean", torch.zeros(form.coordinates))
         self.register_buffer("gaussian_cholesky", torch.eye(form.coordinates))
@@ -164,15 +193,21 @@ class Density(nn.Module):
         return self.flow.log_prob(y) + log_determinant
 
     def gaussian_log_prob(self, z: Tensor) -> Tensor:
-        """Return log p(z) (n,), nats, under the full-covariance Gaussian fitted to the same coordinates."""
+        """Return log p(z) (n,), nats, under the full-covariance Gaussian fitted to the same
+        coordinates.
+        """
         y, log_determinant = self.preprocessing(z)
-        normal = torch.distributions.MultivariateNormal(self.gaussian_mean, scale_tril=self.gaussian_cholesky)
+        normal = torch.distributions.MultivariateNormal(
+            self.gaussian_mean, scale_tril=self.gaussian_cholesky
+        )
         return normal.log_prob(y) + log_determinant
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How a flow is fitted: Adam, cosine decay, clipped gradients, stop after ``patience`` epochs without progress."""
+    """How a flow is fitted: Adam, cosine decay, clipped gradients, stop after ``patience`` epochs
+    without progress.
+    """
 
     epochs: int
     patience: int
@@ -195,17 +230,29 @@ class Fitted:
 
 
 def fit(
-    z: Array, z_select: Array, kind: str, transform: str, components: int, layers: int, hidden: int,
-    optimisation: Optimisation, device: torch.device, on_epoch: Callable[..., None],
-) -> Fitted:  # fmt: skip
-    """Fit a flow to features ``z`` (n, d); of its epochs keep the one with the best NLL on ``z_select`` (m, d).
+    z: Array,
+    z_select: Array,
+    kind: str,
+    transform: str,
+    components: int,
+    layers: int,
+    hidden: int,
+    optimisation: Optimisation,
+    device: torch.device,
+    on_epoch: Callable[..., None],
+) -> Fitted:
+    """Fit a flow to features ``z`` (n, d); of its epochs keep the one with the best NLL on
+    ``z_select`` (m, d).
 
-    ``on_epoch(epoch, loss=, nll_val=)`` is called after each epoch. Raises DivergenceError, and InputError where
-    ``components`` is too large, or ``transform`` leaves coordinates that have no density.
+    ``on_epoch(epoch, loss=, nll_val=)`` is called after each epoch. Raises DivergenceError, and
+    InputError where ``components`` is too large, or ``transform`` leaves coordinates that have no
+    density.
     """
     if len(z) < 2 or not len(z_select):
         there = f"{len(z)} to fit the flow to and {len(z_select)} to stop it by"
-        raise InputError("features", f"too few rows, {there}, expected at least 2 and 1 (images.val, flow.split)")
+        raise InputError(
+            "features", f"too few rows, {there}, expected at least 2 and 1 (images.val, flow.split)"
+        )
     torch.manual_seed(optimisation.seed)
     fit_features, select = torch.as_tensor(z.copy()), torch.as_tensor(z_select.copy()).to(device)
     preprocessing = Preprocessing.fit(fit_features, transform, components)
@@ -218,19 +265,28 @@ def fit(
     history = _optimise(density, y, -log_determinant.mean().item(), select, optimisation, on_epoch)
     best = min(history, key=lambda row: row["nll_val"])
     nll_fit = -_mean(density.log_prob, fit_features.to(device))
-    return Fitted(density.eval().cpu(), int(best["epoch"]), nll_fit, best["nll_val"], nll_gaussian, history)
+    return Fitted(
+        density.eval().cpu(), int(best["epoch"]), nll_fit, best["nll_val"], nll_gaussian, history
+    )
 
 
 def _cholesky(y: Tensor) -> Tensor:
-    """Return the Cholesky factor of the covariance of y (n, m); in float64 where float32 does not suffice."""
+    """Return the Cholesky factor of the covariance of y (n, m); in float64 where float32 does not
+    suffice.
+    """
     lower, failed = torch.linalg.cholesky_ex(torch.atleast_2d(torch.cov(y.T)))
     return torch.linalg.cholesky(torch.cov(y.double().T)).float() if failed else lower
 
 
 def _optimise(
-    density: Density, y: Tensor, offset: float, select: Tensor, o: Optimisation, on_epoch: Callable[..., None]
+    density: Density,
+    y: Tensor,
+    offset: float,
+    select: Tensor,
+    o: Optimisation,
+    on_epoch: Callable[..., None],
 ) -> list[dict[str, float]]:
-    """Fit ``density.flow`` to coordinates ``y`` and leave it at its best epoch; return the history."""
+    """Fit ``density.flow`` to ``y``, keep its best epoch, and return the history."""
     optimiser = torch.optim.Adam(density.flow.parameters(), o.learning_rate)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, o.epochs)
     generator = torch.Generator().manual_seed(o.seed)
@@ -270,8 +326,13 @@ def _mean(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> float:
 
 @torch.no_grad()
 def evaluate(log_prob: Callable[[Tensor], Tensor], z: Array) -> Array:
-    """Return ``log_prob`` of features (n, d), nats (n,), float32; float64 where float32 cannot hold one of them."""
-    parts = [log_prob(torch.as_tensor(z[i : i + 10_000].copy())) for i in range(0, max(1, len(z)), 10_000)]
+    """Return ``log_prob`` of features (n, d), nats (n,), float32; float64 where float32 cannot hold
+    one of them.
+    """
+    parts = [
+        log_prob(torch.as_tensor(z[i : i + 10_000].copy()))
+        for i in range(0, max(1, len(z)), 10_000)
+    ]
     found = torch.cat(parts)
     far = ~torch.isfinite(found)
     if far.any() and isinstance(density := getattr(log_prob, "__self__", None), Density):
@@ -287,12 +348,16 @@ def save(density: Density, path: Path) -> None:
 
 
 def load(path: Path) -> Density:
-    """Rebuild what save wrote, in evaluation mode. Raises InputError where the file is corrupt or of another kind."""
+    """Rebuild what save wrote, in evaluation mode. Raises InputError where the file is corrupt or
+    of another kind.
+    """
     tensors, description = load_tensors(path)
     try:
         density = Density(Form(**description))
         density.preprocessing.basis = torch.empty_like(tensors["preprocessing.basis"])
         density.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(path, "content", str(error).splitlines()[0], "a flow that stage flow wrote") from None
+        raise InputError(
+            path, "content", str(error).splitlines()[0], "a flow that stage flow wrote"
+        ) from None
     return density.eval()

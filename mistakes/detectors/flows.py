@@ -12,7 +12,10 @@ with without_pyplot():
     from nflows.nn.nets import ResidualNet
     from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
     from nflows.transforms.base import CompositeTransform
-    from nflows.transforms.coupling import AffineCouplingTransform, PiecewiseRationalQuadraticCouplingTransform
+    from nflows.transforms.coupling import (
+        AffineCouplingTransform,
+        PiecewiseRationalQuadraticCouplingTransform,
+    )
     from nflows.transforms.permutations import ReversePermutation
 
 LOG_SCALE = 3.0  # a layer multiplies a coordinate by at most exp(3) and at least exp(-3)
@@ -39,9 +42,10 @@ class BoundedAutoregressive(MaskedAffineAutoregressiveTransform):
 def build(kind: str, coordinates: int, hidden: int, layers: int) -> nn.Module:
     """Return an untrained flow on float32 (n, coordinates); its ``log_prob`` gives nats (n,).
 
-    kind : ``maf`` (masked autoregressive), ``realnvp`` (affine coupling, Dinh et al. 2017; nflows bounds its scale
-    between 0.001 and 1.001) or ``spline`` (rational-quadratic coupling, Durkan et al. 2019). The order of the
-    coordinates is reversed before each layer. Raises InputError for a coupling of a single coordinate.
+    kind : ``maf`` (masked autoregressive), ``realnvp`` (affine coupling, Dinh et al. 2017; nflows
+    bounds its scale between 0.001 and 1.001) or ``spline`` (rational-quadratic coupling, Durkan et
+    al. 2019). The order of the coordinates is reversed before each layer. Raises InputError for a
+    coupling of a single coordinate.
     """
     transforms: list[nn.Module] = []
     for _ in range(layers):
@@ -53,7 +57,12 @@ def _layer(kind: str, coordinates: int, hidden: int) -> nn.Module:
     if kind == "maf":
         return BoundedAutoregressive(coordinates, hidden_features=hidden, num_blocks=BLOCKS)
     if coordinates < 2:
-        raise InputError("params.yaml", "flow.kind", kind, "maf, since features with one coordinate cannot be coupled")
+        raise InputError(
+            "params.yaml",
+            "flow.kind",
+            kind,
+            "maf, since features with one coordinate cannot be coupled",
+        )
     mask = torch.arange(coordinates) % 2  # every second coordinate is transformed, given the others
 
     def conditioner(inputs: int, outputs: int) -> nn.Module:
@@ -61,4 +70,6 @@ def _layer(kind: str, coordinates: int, hidden: int) -> nn.Module:
 
     if kind == "realnvp":
         return AffineCouplingTransform(mask, conditioner)
-    return PiecewiseRationalQuadraticCouplingTransform(mask, conditioner, BINS, tails="linear", tail_bound=TAIL)
+    return PiecewiseRationalQuadraticCouplingTransform(
+        mask, conditioner, BINS, tails="linear", tail_bound=TAIL
+    )

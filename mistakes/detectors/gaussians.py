@@ -1,12 +1,15 @@
-"""Gaussians on features: fitted on float64 (n, d) and labels (n,), scored with autograd, kept as named tensors.
+"""Gaussians on features: fitted on float64 (n, d) and labels (n,), scored with autograd, kept as
+named tensors.
 
-A state describes c Gaussians on the m <= d directions in which the features vary:
-``factors`` (c, d, m), or (1, d, m) where all share a covariance, with F F^T the (pseudo-)inverse covariance;
-``shifts`` (c, m), the means times F; ``log_weights`` (c,), nats, everything in log pi N(z) but the distance.
+A state describes c Gaussians on the m <= d directions in which the features vary: ``factors`` (c,
+d, m), or (1, d, m) where all share a covariance, with F F^T the (pseudo-)inverse covariance;
+``shifts`` (c, m), the means times F; ``log_weights`` (c,), nats, everything in log pi N(z) but the
+distance.
 
-Directions without variance (units that never fire) are dropped, not jittered: a covariance plus a small multiple of the
-identity would let that multiple decide the score of every input that makes such a unit fire. Directions count whose
-variance is more than VARIES times the largest; where features do not vary at all m is 0, and all are equally likely.
+Directions without variance (units that never fire) are dropped, not jittered: a covariance plus a
+small multiple of the identity would let that multiple decide the score of every input that makes
+such a unit fire. Directions count whose variance is more than VARIES times the largest; where
+features do not vary at all m is 0, and all are equally likely.
 """
 
 import math
@@ -19,13 +22,17 @@ VARIES = 1e-10  # in variance; float32 features resolve about 1e-14
 RESOLVED = 1e-14  # of the mean square of features: less variance is float32's own
 FEW = 5  # samples of a class up to which, this not included, it has no covariance of its own
 SHOWN = 10  # classes that a sentence names
-RIDGE = 1e-6  # of the total variance of each direction, added to the covariance of each component of a fitted mixture
+# of the total variance of each direction, added to the covariance of each component of a fitted
+# mixture
+RIDGE = 1e-6
 
 State = dict[str, Tensor]
 
 
 class InapplicableError(ValueError):
-    """What is to be fitted has no meaning for these features or with these settings; the text says why."""
+    """What is to be fitted has no meaning for these features or with these settings; the text says
+    why.
+    """
 
 
 def shared(z: Tensor, labels: Tensor) -> State:
@@ -36,28 +43,34 @@ def shared(z: Tensor, labels: Tensor) -> State:
 
 
 def relative(z: Tensor, labels: Tensor) -> State:
-    """Return those of ``shared``, and as background_factors, background_shifts one Gaussian for all (Ren et al. 2021).
+    """Return those of ``shared``, and as background_factors, background_shifts one Gaussian for all
+    (Ren et al. 2021).
 
     The background has the directions of the covariance within classes.
     """
     classes = shared(z, labels)
     y = z @ classes["factors"][0]
     background = _state(
-        classes["factors"][0], y.mean(0)[None], _covariance(y - y.mean(0))[None], torch.ones(1, dtype=z.dtype)
+        classes["factors"][0],
+        y.mean(0)[None],
+        _covariance(y - y.mean(0))[None],
+        torch.ones(1, dtype=z.dtype),
     )
     return classes | {f"background_{key}": background[key] for key in ("factors", "shifts")}
 
 
 def of_classes(z: Tensor, labels: Tensor, classes: int | None = None) -> State:
-    """Return a Gaussian with mean, covariance and prior of its own for each class (Mukhoti et al. 2023).
+    """Return a Gaussian with mean, covariance and prior of its own for each class (Mukhoti et al.
+    2023).
 
-    With units that never fire for a class its sample covariance is singular. It is shrunk, in the coordinates where
-    the covariance within classes is the identity, towards a multiple of that by the amount that Ledoit and Wolf (2004)
-    derive from the class's own features; there is nothing to choose, and with many samples nothing is left of it.
+    With units that never fire for a class its sample covariance is singular. It is shrunk, in the
+    coordinates where the covariance within classes is the identity, towards a multiple of that by
+    the amount that Ledoit and Wolf (2004) derive from the class's own features; there is nothing to
+    choose, and with many samples nothing is left of it.
 
-    A class with fewer than FEW samples, or whose samples do not differ, has the covariance within classes. Labels are
-    below ``classes`` where that is given, and a class without a label then has the mean and covariance of all samples,
-    and the prior of a class with one.
+    A class with fewer than FEW samples, or whose samples do not differ, has the covariance within
+    classes. Labels are below ``classes`` where that is given, and a class without a label then has
+    the mean and covariance of all samples, and the prior of a class with one.
     """
     means, centred, index = _by_class(z, labels, classes)
     whitening = _whitening(centred, z)
@@ -69,7 +82,8 @@ def of_classes(z: Tensor, labels: Tensor, classes: int | None = None) -> State:
 
 
 def rare(labels: Tensor, names: Sequence[str], which: str) -> list[str]:
-    """Return a sentence, or none, on those classes of ``names`` that fewer than FEW of labels (n,) are.
+    """Return a sentence, or none, on those classes of ``names`` that fewer than FEW of labels (n,)
+    are.
 
     which : ``labelled`` or ``predicted``, what the labels are.
     """
@@ -79,17 +93,19 @@ def rare(labels: Tensor, names: Sequence[str], which: str) -> list[str]:
         return []
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return [
-        f"few images of fit are {which} as {', '.join(found[:SHOWN])}{more}: the Gaussian of such a class has the "
-        "covariance of all classes, that of a class without images is left out, or in the guard that of all images"
+        f"few images of fit are {which} as {', '.join(found[:SHOWN])}{more}: the Gaussian of such a"
+        " class has the covariance of all classes, that of a class without images is left out, or"
+        " in the guard that of all images"
     ]
 
 
 def mixture(z: Tensor, components: int, principal: int, seed: int) -> State:
-    """Return ``components`` Gaussians fitted by EM, without labels, to the first ``principal`` components of z.
+    """Return ``components`` Gaussians fitted by EM, without labels, to the first ``principal``
+    components of z.
 
-    EM runs in whitened coordinates (where RIDGE is relative to each direction) from k-means++ seeds: k-means itself
-    adds up in an order that depends on the number of threads. Raises InapplicableError where fewer directions vary, or
-    there are fewer samples.
+    EM runs in whitened coordinates (where RIDGE is relative to each direction) from k-means++
+    seeds: k-means itself adds up in an order that depends on the number of threads. Raises
+    InapplicableError where fewer directions vary, or there are fewer samples.
     """
     from sklearn.mixture import GaussianMixture
 
@@ -98,12 +114,16 @@ def mixture(z: Tensor, components: int, principal: int, seed: int) -> State:
         varying = f"{whitening.shape[1]} directions of the features vary"
         raise InapplicableError(f"detectors.gmm_principal is {principal}, and {varying}")
     if components > len(z):
-        raise InapplicableError(f"detectors.gmm_components is {components}, and fit has {len(z)} images")
+        raise InapplicableError(
+            f"detectors.gmm_components is {components}, and fit has {len(z)} images"
+        )
     whitening = whitening[:, :principal]
     y, centre = (z - z.mean(0)) @ whitening, z.mean(0) @ whitening
     mixed = GaussianMixture(components, reg_covar=RIDGE, init_params="k-means++", random_state=seed)
     found = mixed.fit(y.numpy())
-    means, covariances, weights = map(torch.as_tensor, (found.means_, found.covariances_, found.weights_))
+    means, covariances, weights = map(
+        torch.as_tensor, (found.means_, found.covariances_, found.weights_)
+    )
     return _state(whitening, means + centre, covariances, weights)
 
 
@@ -114,12 +134,17 @@ def squared_distances(state: State, z: Tensor, prefix: str = "") -> Tensor:
 
 
 def nll(state: State, z: Tensor) -> Tensor:
-    """Return -log sum_j pi_j N(z; mu_j, Sigma_j) (n,), nats, the density on the directions that are kept."""
+    """Return -log sum_j pi_j N(z; mu_j, Sigma_j) (n,), nats, the density on the directions that are
+    kept.
+    """
     return -torch.logsumexp(state["log_weights"] - squared_distances(state, z) / 2, dim=1)
 
 
-def _by_class(z: Tensor, labels: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return means (c, d), features minus the mean of their class (n, d), and the class's position (n,).
+def _by_class(
+    z: Tensor, labels: Tensor, classes: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return means (c, d), features minus the mean of their class (n, d), and the class's position
+    (n,).
 
     A class below ``classes`` that has no label has the mean of all.
     """
@@ -132,7 +157,9 @@ def _by_class(z: Tensor, labels: Tensor, classes: int | None = None) -> tuple[Te
 
 
 def _shrunk(y: Tensor) -> Tensor:
-    """Return the covariance (m, m) of centred samples (n, m) of a class, shrunk as ``of_classes`` says."""
+    """Return the covariance (m, m) of centred samples (n, m) of a class, shrunk as ``of_classes``
+    says.
+    """
     from sklearn.covariance import ledoit_wolf
 
     within = torch.eye(y.shape[1], dtype=y.dtype)
@@ -147,18 +174,26 @@ def _covariance(centred: Tensor) -> Tensor:
 
 
 def _whitening(centred: Tensor, z: Tensor) -> Tensor:
-    """Return W (d, m), orthogonal columns by falling variance, with W^T Sigma W = I; ``centred`` are z minus means."""
+    """Return W (d, m), orthogonal columns by falling variance, with W^T Sigma W = I; ``centred``
+    are z minus means.
+    """
     variances, vectors = torch.linalg.eigh(_covariance(centred))
-    vary = variances > max(VARIES * float(variances[-1]), RESOLVED * float(z.square().sum(1).mean()))
+    vary = variances > max(
+        VARIES * float(variances[-1]), RESOLVED * float(z.square().sum(1).mean())
+    )
     return (vectors[:, vary] / variances[vary].sqrt()).flip(1)
 
 
 def _state(whitening: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> State:
-    """Return the state of Gaussians in whitened coordinates: means (c, m), covariances (c, m, m), weights (c,)."""
+    """Return the state of Gaussians in whitened coordinates: means (c, m), covariances (c, m, m),
+    weights (c,).
+    """
     m = whitening.shape[1]
     lower = torch.linalg.cholesky(covariances)
     inverse = torch.linalg.solve_triangular(lower, torch.eye(m, dtype=lower.dtype), upper=False)
-    volume = whitening.norm(dim=0).log().sum()  # log-determinant of z -> z W, whose columns are orthogonal
+    volume = (
+        whitening.norm(dim=0).log().sum()
+    )  # log-determinant of z -> z W, whose columns are orthogonal
     log_determinants = lower.diagonal(dim1=1, dim2=2).log().sum(1)
     return {
         "factors": whitening @ inverse.mT,

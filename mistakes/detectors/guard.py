@@ -1,19 +1,24 @@
-"""The guard: one score for mistakes, adversarial and out-of-distribution inputs, from five ways to look at an input.
+"""The guard: one score for mistakes, adversarial and out-of-distribution inputs, from five ways to
+look at an input.
 
-Let y be the class that the classifier predicts. Each part is a score, and becomes a p-value under successes:
+Let y be the class that the classifier predicts. Each part is a score, and becomes a p-value under
+successes:
 
 - confidence: -log p(y | x) of the classifier;
-- probe: -log p(y | early features) of a small network that learned the classifier's own predictions on fit;
-- evidence: -log p(y | block) by Bayes' rule from class-conditional Gaussians of each block's early features, their
-  p-values combined as Fisher does. An attack moves the last layer far and the first ones little: they object;
+- probe: -log p(y | early features) of a small network that learned the classifier's own
+  predictions on fit;
+- evidence: -log p(y | block) by Bayes' rule from class-conditional Gaussians of each block's early
+  features, their p-values combined as Fisher does. An attack moves the last layer far and the first
+  ones little: they object;
 - early_density: -log p(block) from the same Gaussians, combined likewise;
 - density: -log p(z) of the normalizing flow on the features.
 
-guard = max over parts of log(share / p): Bonferroni's minimum with alpha divided into shares (Genovese et al. 2006). No
-label of a training image is used. The p-values only make parts comparable; that a share alpha of successes is flagged
-is due to the calibration of the guard itself on cal, which no part has seen. Without early features (outputs given as
-files) confidence and density are left, and their shares are scaled to 1 in all. A class that is predicted for few
-images of fit, or for none, has the covariance of all (module gaussians).
+guard = max over parts of log(share / p): Bonferroni's minimum with alpha divided into shares
+(Genovese et al. 2006). No label of a training image is used. The p-values only make parts
+comparable; that a share alpha of successes is flagged is due to the calibration of the guard itself
+on cal, which no part has seen. Without early features (outputs given as files) confidence and
+density are left, and their shares are scaled to 1 in all. A class that is predicted for few images
+of fit, or for none, has the covariance of all (module gaussians).
 """
 
 from collections.abc import Sequence
@@ -56,7 +61,9 @@ class Guard(nn.Module):
     shares: Tensor
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int) -> None:
-        """Make an unfitted guard for early features (n, m_i) of ``widths`` m_i and ``classes`` predicted classes."""
+        """Make an unfitted guard for early features (n, m_i) of ``widths`` m_i and ``classes``
+        predicted classes.
+        """
         super().__init__()
         self.widths, self.hidden, self.classes = list(widths), hidden, classes
         self.names = PARTS if widths else LAST
@@ -64,7 +71,11 @@ class Guard(nn.Module):
         self.register_buffer("centre", torch.zeros(total))
         self.register_buffer("scale", torch.ones(total))
         self.register_buffer("shares", torch.ones(len(self.names), dtype=torch.double))
-        layers = [nn.Linear(total, hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, classes)] if widths else []
+        layers = (
+            [nn.Linear(total, hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, classes)]
+            if widths
+            else []
+        )
         self.probe = nn.Sequential(*layers)
         self.gaussians: list[gaussians.State] = []  # of each block
         self.evidence_tails = nn.ModuleList(Tail() for _ in widths)
@@ -72,42 +83,65 @@ class Guard(nn.Module):
         self.tails = nn.ModuleList(Tail() for _ in self.names)
 
     def forward(self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor) -> Tensor:
-        """Return the score, float64 (n,), of early features, logits (n, k) and log p(z) (n,), nats; see the module."""
+        """Return the score, float64 (n,), of early features, logits (n, k) and log p(z) (n,), nats;
+        see the module.
+        """
         return self.surprises(early, logits, log_density).amax(1)
 
     def surprises(self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor) -> Tensor:
-        """Return log(share / p) of each of ``names``, float64 (n, len(names)); the largest of a row is the score."""
+        """Return log(share / p) of each of ``names``, float64 (n, len(names)); the largest of a row
+        is the score.
+        """
         parts = self.parts(early, logits, log_density)
         surprises = [tail(parts[name]) for name, tail in zip(self.names, self.tails, strict=True)]
         return torch.stack(surprises, dim=1) + self.shares.log()
 
-    def parts(self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor) -> dict[str, Tensor]:
+    def parts(
+        self, early: Sequence[Tensor], logits: Tensor, log_density: Tensor
+    ) -> dict[str, Tensor]:
         """Return PARTS, or LAST without early features, each float64 (n,)."""
-        last = {"confidence": _missing(logits.double(), logits.argmax(1)), "density": -log_density.double()}
+        last = {
+            "confidence": _missing(logits.double(), logits.argmax(1)),
+            "density": -log_density.double(),
+        }
         if not self.widths:
             return last
         posterior, marginal = self._by_block(early, logits.argmax(1))
         return {
             "confidence": last["confidence"],
             "probe": _missing(self._probe(early), logits.argmax(1)),
-            "evidence": torch.stack([t(part) for t, part in zip(self.evidence_tails, posterior, strict=True)]).sum(0),
-            "early_density": torch.stack([t(part) for t, part in zip(self.early_tails, marginal, strict=True)]).sum(0),
+            "evidence": (
+                torch.stack(
+                    [t(part) for t, part in zip(self.evidence_tails, posterior, strict=True)]
+                ).sum(0)
+            ),
+            "early_density": (
+                torch.stack(
+                    [t(part) for t, part in zip(self.early_tails, marginal, strict=True)]
+                ).sum(0)
+            ),
             "density": last["density"],
         }
 
     def reweighted(self) -> dict[str, float]:
-        """Return the shares of the parts that are left where some are absent, 1 in all; else nothing."""
+        """Return the shares of the parts that are left where some are absent, 1 in all; else
+        nothing.
+        """
         return {} if self.widths else dict(zip(self.names, self.shares.tolist(), strict=True))
 
     def _probe(self, early: Sequence[Tensor]) -> Tensor:
         x = (torch.cat(tuple(early), dim=1) - self.centre) / self.scale
         return self.probe(x.clamp(-FARTHEST, FARTHEST)).double()
 
-    def _by_block(self, early: Sequence[Tensor], predicted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _by_block(
+        self, early: Sequence[Tensor], predicted: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Return -log p(y | block) and -log p(block) of each block, nats."""
         posterior, marginal = [], []
         for state, block in zip(self.gaussians, early, strict=True):
-            joint = state["log_weights"] - gaussians.squared_distances(state, block.double()) / 2  # (n, k): log p(z, y)
+            joint = (
+                state["log_weights"] - gaussians.squared_distances(state, block.double()) / 2
+            )  # (n, k): log p(z, y)
             posterior.append(_missing(joint, predicted))
             marginal.append(-joint.logsumexp(1))
         return posterior, marginal
@@ -120,11 +154,15 @@ class Guard(nn.Module):
     def explain(self, early: Sequence[Array], logits: Array, log_density: Array) -> Array:
         """Return what surprises does, for arrays of any length."""
         slices = [slice(i, i + _ROWS) for i in range(0, max(1, len(logits)), _ROWS)]
-        return np.concatenate([self.surprises(*_tensors(early, logits, log_density, rows)).numpy() for rows in slices])
+        return np.concatenate(
+            [self.surprises(*_tensors(early, logits, log_density, rows)).numpy() for rows in slices]
+        )
 
 
 def _missing(scores: Tensor, chosen: Tensor) -> Tensor:
-    """Return -log softmax of ``scores`` (n, k) at ``chosen`` (n,): to the last digit also where it is nearly 0."""
+    """Return -log softmax of ``scores`` (n, k) at ``chosen`` (n,): to the last digit also where it
+    is nearly 0.
+    """
     others = scores.scatter(1, chosen[:, None], -torch.inf).logsumexp(1)
     return functional.softplus(others - scores.gather(1, chosen[:, None])[:, 0])
 
@@ -137,22 +175,31 @@ def _tensors(
     return parts, torch.as_tensor(logits[rows].copy()), torch.as_tensor(log_density[rows].copy())
 
 
-def fit(early: Sequence[Array], logits: Array, reference: tuple[Sequence[Array], Array, Array], settings: Settings
-        ) -> Guard:  # fmt: skip
+def fit(
+    early: Sequence[Array],
+    logits: Array,
+    reference: tuple[Sequence[Array], Array, Array],
+    settings: Settings,
+) -> Guard:
     """Fit on early features (n, m_i) and logits (n, k) of fit.
 
-    reference : early features, logits and log p(z) of correctly classified images of val, whose p-values make the parts
-    comparable. Raises InputError where there are none.
+    reference : early features, logits and log p(z) of correctly classified images of val, whose
+    p-values make the parts comparable. Raises InputError where there are none.
     """
     if not len(reference[1]):
-        raise InputError("val", "no input is classified correctly, so nothing makes the parts of the guard comparable")
+        raise InputError(
+            "val",
+            "no input is classified correctly, so nothing makes the parts of the guard comparable",
+        )
     predicted = torch.as_tensor(logits.argmax(1))
     guard = Guard([part.shape[1] for part in early], settings.hidden, logits.shape[1])
     if guard.widths:
         whole = torch.cat([torch.as_tensor(part.copy()) for part in early], dim=1)
         guard.centre, guard.scale = whole.mean(0), whole.std(0).clamp(min=1e-6)
         blocks = [torch.as_tensor(part.copy()).double() for part in early]
-        guard.gaussians = [gaussians.of_classes(block, predicted, guard.classes) for block in blocks]
+        guard.gaussians = [
+            gaussians.of_classes(block, predicted, guard.classes) for block in blocks
+        ]
         _learn(guard, (whole - guard.centre) / guard.scale, predicted, settings)
     guard.shares = torch.tensor([settings.shares[name] for name in guard.names], dtype=torch.double)
     guard.shares = guard.shares if guard.widths else guard.shares / guard.shares.sum()
@@ -173,7 +220,7 @@ def _fit(tail: nn.Module, scores: Tensor) -> None:
 
 
 def _learn(guard: Guard, x: Tensor, predicted: Tensor, s: Settings) -> None:
-    """Train the probe on standardised early features (n, m) and the classifier's predictions (n,)."""
+    """Train the probe on standardised early features (n, m) and predictions (n,)."""
     torch.manual_seed(s.seed)
     for layer in guard.probe:
         if isinstance(layer, nn.Linear):
@@ -194,13 +241,19 @@ def _learn(guard: Guard, x: Tensor, predicted: Tensor, s: Settings) -> None:
 
 def save(guard: Guard, path: Path) -> None:
     """Write the fitted guard to one file."""
-    blocks = {f"gaussians.{i}.{key}": t for i, state in enumerate(guard.gaussians) for key, t in state.items()}
+    blocks = {
+        f"gaussians.{i}.{key}": t
+        for i, state in enumerate(guard.gaussians)
+        for key, t in state.items()
+    }
     form = {"widths": guard.widths, "hidden": guard.hidden, "classes": guard.classes}
     save_tensors(path, guard.state_dict() | blocks, form)
 
 
 def load(path: Path) -> Guard:
-    """Read what save wrote, in evaluation mode. Raises InputError where the file is corrupt or of another kind."""
+    """Read what save wrote, in evaluation mode. Raises InputError where the file is corrupt or of
+    another kind.
+    """
     tensors, form = load_tensors(path)
     try:
         guard = Guard(**form)
@@ -211,5 +264,7 @@ def load(path: Path) -> Guard:
         guard.gaussians = states
         guard.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise InputError(path, "content", str(error).splitlines()[0], "a guard that stage detectors wrote") from None
+        raise InputError(
+            path, "content", str(error).splitlines()[0], "a guard that stage detectors wrote"
+        ) from None
     return guard.eval().requires_grad_(False)

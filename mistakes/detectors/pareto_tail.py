@@ -1,4 +1,6 @@
-"""From a score to its surprise -log p, smooth and without a largest value, so that extreme inputs do not tie."""
+"""From a score to its surprise -log p, smooth and without a largest value, so that extreme inputs
+do not tie.
+"""
 
 import math
 
@@ -7,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 KNOTS = 100  # quantiles between which log p is interpolated
-BEYOND = 0.05  # the tail that is extrapolated: with n reference scores the smallest empirical p is 1 / (n + 1)
+# the tail that is extrapolated: with n reference scores the smallest empirical p is 1 / (n + 1)
+BEYOND = 0.05
 HEAVY = 0.05  # least shape of the tail: with less, the score could end at a largest value
 
 
 class Tail(nn.Module):
-    """-log P(score >= s) for reference scores: empirical up to p = 0.05, then a generalised Pareto tail.
+    """-log P(score >= s) for reference scores: empirical up to p = 0.05, then a generalised Pareto
+    tail.
 
-    Peaks over threshold (Pickands 1975; Siffer et al. 2017 for anomaly scores). Extrapolated p-values rank inputs; they
-    guarantee nothing.
+    Peaks over threshold (Pickands 1975; Siffer et al. 2017 for anomaly scores). Extrapolated
+    p-values rank inputs; they guarantee nothing.
     """
 
     knots: Tensor
@@ -25,8 +29,12 @@ class Tail(nn.Module):
     def __init__(self) -> None:
         """Make an unfitted tail; ``fit`` or ``load_state_dict`` fills it."""
         super().__init__()
-        self.register_buffer("knots", torch.zeros(KNOTS, dtype=torch.double))  # scores, rising; ties are spread by 1e-9
-        self.register_buffer("surprises", torch.zeros(KNOTS, dtype=torch.double))  # -log p at the knots, nats
+        self.register_buffer(
+            "knots", torch.zeros(KNOTS, dtype=torch.double)
+        )  # scores, rising; ties are spread by 1e-9
+        self.register_buffer(
+            "surprises", torch.zeros(KNOTS, dtype=torch.double)
+        )  # -log p at the knots, nats
         self.register_buffer("pareto", torch.ones(2, dtype=torch.double))  # shape and scale
 
     def fit(self, scores: Tensor) -> None:
@@ -54,7 +62,9 @@ class Tail(nn.Module):
         right = torch.searchsorted(self.knots, s.detach()).clamp(1, KNOTS - 1)
         low, high = self.knots[right - 1], self.knots[right]
         within = ((s - low) / (high - low)).clamp(0, 1)
-        body = self.surprises[right - 1] + within * (self.surprises[right] - self.surprises[right - 1])
+        body = self.surprises[right - 1] + within * (
+            self.surprises[right] - self.surprises[right - 1]
+        )
         shape, scale = self.pareto
         beyond = torch.log1p(shape * (s - self.knots[-1]).clamp(min=0) / scale) / shape
         return torch.where(s > self.knots[-1], -math.log(BEYOND) + beyond, body)

@@ -29,10 +29,12 @@ class Detectors:
     guard: Guard
 
     def score(self, batch: Batch, where: str = "scores") -> dict[str, Array]:
-        """Return the scores NAMES, float64 (n,), of a batch of n inputs, which ``where`` names in errors.
+        """Return the scores NAMES, float64 (n,), of a batch of n inputs, which ``where`` names in
+        errors.
 
-        guard : module guard. log_density : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)), nats. The rest:
-        module baselines. Raises InputError, naming score and row, where one is NaN or infinite.
+        guard : module guard. log_density : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)),
+        nats. The rest: module baselines. Raises InputError, naming score and row, where one is NaN
+        or infinite.
         """
         log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
         found = self.baselines.score(batch.features, batch.logits)
@@ -46,32 +48,41 @@ class Detectors:
         for name, values in scores.items():
             if not np.isfinite(values).all():
                 row = int(np.isfinite(values).argmin())
-                raise InputError(where, f"{name} of row {row}", float(values[row]), "a finite number")
+                raise InputError(
+                    where, f"{name} of row {row}", float(values[row]), "a finite number"
+                )
         return scores
 
     def to(self, device: torch.device) -> "Detectors":
         """Return a copy on ``device``, for attacks there."""
         guard = copy.deepcopy(self.guard).to(device)
-        guard.gaussians = [{key: tensor.to(device) for key, tensor in state.items()} for state in guard.gaussians]
+        guard.gaussians = [
+            {key: tensor.to(device) for key, tensor in state.items()} for state in guard.gaussians
+        ]
         fitted = copy.deepcopy(self.density).to(device).requires_grad_(False)
         return Detectors(fitted, self.baselines.to(device), guard)
 
     def applicable(self, names: Sequence[str], warn: Callable[[str], None]) -> list[str]:
-        """Return ``names`` of scores to be attacked without the baselines that were left out, and warn of those."""
+        """Return ``names`` of scores to be attacked without the baselines that were left out, and
+        warn of those.
+        """
         left_out = self.baselines.left_out
         for name in (name for name in names if name in left_out):
             warn(f"the baseline {name} is not applicable and not attacked: {left_out[name]}")
         return [name for name in names if name not in left_out]
 
     def differentiable(self, name: str) -> Callable[[Outputs], Tensor]:
-        """Return the score ``name`` as a function of a classifier's outputs, float64 (n,), with its gradient.
+        """Return the score ``name`` as a function of a classifier's outputs, float64 (n,), with its
+        gradient.
 
         Raises InputError for a name that is none of the scores.
         """
         own: dict[str, Callable[[Outputs], Tensor]] = {
             "guard": lambda o: self.guard(o.early, o.logits, self.density.log_prob(o.features)),
             "log_density": lambda o: -self.density.log_prob(o.features).double(),
-            "joint": lambda o: -(self.density.log_prob(o.features) + o.logits.log_softmax(1).amax(1)).double(),
+            "joint": lambda o: (
+                -(self.density.log_prob(o.features) + o.logits.log_softmax(1).amax(1)).double()
+            ),
         }
         if name in own:
             return own[name]
@@ -82,7 +93,13 @@ class Detectors:
 
 
 def table(scores: dict[str, Array], logits: Array, labels: Array) -> pd.DataFrame:
-    """Return a row per input: label, prediction, correct, and the scores; labels of -1 are never correct."""
+    """Return a row per input: label, prediction, correct, and the scores; labels of -1 are never
+    correct.
+    """
     prediction = logits.argmax(1).astype(np.int64)
-    known = {"label": labels.astype(np.int64), "prediction": prediction, "correct": prediction == labels}
+    known = {
+        "label": labels.astype(np.int64),
+        "prediction": prediction,
+        "correct": prediction == labels,
+    }
     return pd.DataFrame(known | scores)

@@ -1,4 +1,5 @@
-"""Several classifiers side by side: accuracy, the main scores on each source of failure, and the hypotheses.
+"""Several classifiers side by side: accuracy, the main scores on each source of failure, and the
+hypotheses.
 
 Classifiers that differ in their seed alone are trainings of one: they get a line of means too.
 """
@@ -14,7 +15,11 @@ from mistakes.evaluation import detection, differences, repeated_runs
 from mistakes.evaluation.detection import Settings
 from mistakes.statistics.resampling import bootstrap_weights
 
-FIXED = ("guard", "log_density", "msp")  # compared always; beside them the best baseline of each line
+FIXED = (
+    "guard",
+    "log_density",
+    "msp",
+)  # compared always; beside them the best baseline of each line
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Line:
 class Comparison:
     """What stands before the evidence for each classifier.
 
-    hypotheses : a row per hypothesis and set; ``by`` has the result of each classifier, None where it has none.
+    hypotheses : a row per hypothesis and set; ``by`` has the result of each classifier, None where
+    it has none.
     """
 
     lines: list[Line]
@@ -54,13 +60,17 @@ def groups(entries: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def compare(
-    tables: Mapping[str, pd.DataFrame], macros: Mapping[str, pd.DataFrame],
-    hypotheses: Mapping[str, Sequence[Mapping[str, Any]]], together: Sequence[tuple[str, ...]], settings: Settings,
-) -> Comparison:  # fmt: skip
-    """Compare classifiers by the tables of their scores and, from their stage detection, of their macro AUROCs.
+    tables: Mapping[str, pd.DataFrame],
+    macros: Mapping[str, pd.DataFrame],
+    hypotheses: Mapping[str, Sequence[Mapping[str, Any]]],
+    together: Sequence[tuple[str, ...]],
+    settings: Settings,
+) -> Comparison:
+    """Compare classifiers by the tables of their scores and, from their stage detection, of their
+    macro AUROCs.
 
-    together : what ``groups`` returns. A line of one classifier has intervals that resample images, a line of several
-    trainings has intervals that resample trainings and images.
+    together : what ``groups`` returns. A line of one classifier has intervals that resample images,
+    a line of several trainings has intervals that resample trainings and images.
     """
     lines = []
     for names in together:
@@ -70,9 +80,14 @@ def compare(
 
 
 def _line(
-    names: tuple[str, ...], tables: Mapping[str, pd.DataFrame], macros: Mapping[str, pd.DataFrame], settings: Settings
+    names: tuple[str, ...],
+    tables: Mapping[str, pd.DataFrame],
+    macros: Mapping[str, pd.DataFrame],
+    settings: Settings,
 ) -> Line:
-    everywhere = set.intersection(*(set(macros[name]["score"]) for name in names))  # one may lack a baseline
+    everywhere = set.intersection(
+        *(set(macros[name]["score"]) for name in names)
+    )  # one may lack a baseline
     every = pd.concat([macros[name] for name in names])
     every = every[every["score"].isin(everywhere)]
     mean = every.groupby("score", as_index=False)["macro_auroc"].mean()
@@ -84,23 +99,37 @@ def _line(
 
 
 def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> tuple[float, float, float]:
-    """Return the mean accuracy on test images with its interval: exact of one training, of several a bootstrap.
+    """Return the mean accuracy on test images with its interval: exact of one training, of several
+    a bootstrap.
 
     The trainings are judged on the same images, so that one resample of images holds for all.
     """
-    right = np.stack([table.loc[table["source"] == "id", "correct"].to_numpy(dtype=np.float32) for table in tables])
+    right = np.stack(
+        [
+            table.loc[table["source"] == "id", "correct"].to_numpy(dtype=np.float32)
+            for table in tables
+        ]
+    )
     if len(tables) == 1:
         found = detection.share("_", right[0] > 0, settings.confidence)
         return found["_"], found["__low"], found["__high"]
     rng = np.random.default_rng(settings.seed)
     n = right.shape[1]
-    of_images = np.hstack([right @ weights / n for weights in bootstrap_weights(n, settings.bootstrap, rng)])
+    of_images = np.hstack(
+        [right @ weights / n for weights in bootstrap_weights(n, settings.bootstrap, rng)]
+    )
     drawn = rng.integers(0, len(right), of_images.shape)
     resampled = np.take_along_axis(of_images, drawn, axis=0).mean(axis=0)
     return float(right.mean(dtype=np.float64)), *detection.interval(resampled, settings.confidence)
 
 
 def _side_by_side(hypotheses: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    found = {name: {(row["hypothesis"], row["set"]): row for row in rows} for name, rows in hypotheses.items()}
+    found = {
+        name: {(row["hypothesis"], row["set"]): row for row in rows}
+        for name, rows in hypotheses.items()
+    }
     keys = sorted({key for rows in found.values() for key in rows})
-    return [{"hypothesis": h, "set": s, "by": {name: found[name].get((h, s)) for name in found}} for h, s in keys]
+    return [
+        {"hypothesis": h, "set": s, "by": {name: found[name].get((h, s)) for name in found}}
+        for h, s in keys
+    ]

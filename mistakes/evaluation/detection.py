@@ -1,4 +1,6 @@
-"""Detection: how well each score finds each set of failures, with intervals, and what a user would see at alpha."""
+"""Detection: how well each score finds each set of failures, with intervals, and what a user would
+see at alpha.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,10 +32,11 @@ class Settings:
 class Evaluation:
     """How well every score finds every set of failures.
 
-    sets : a row per set and score. Columns: source, set, score, n, prevalence, and auroc, aupr, aupr_success, fpr95,
-    flagged (at alpha), each with _low and _high. macro : a row per score. Columns: score, macro_auroc (mean over the
-    sources) with _low and _high, auroc_SOURCE (mean over the sets of a source). resampled : of each score, the mean
-    AUROC (bootstrap,) of each source and their mean ``macro``, in the same resamples for all.
+    sets : a row per set and score. Columns: source, set, score, n, prevalence, and auroc, aupr,
+    aupr_success, fpr95, flagged (at alpha), each with _low and _high. macro : a row per score.
+    Columns: score, macro_auroc (mean over the sources) with _low and _high, auroc_SOURCE (mean over
+    the sets of a source). resampled : of each score, the mean AUROC (bootstrap,) of each source and
+    their mean ``macro``, in the same resamples for all.
     """
 
     sets: pd.DataFrame
@@ -42,8 +45,8 @@ class Evaluation:
 
 
 def sets(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return the failures of each (source, set) in a table of scores: misclassified test images, successful adversarial
-    images, OOD images. A failed attack is no failure.
+    """Return the failures of each (source, set) in a table of scores: misclassified test images,
+    successful adversarial images, OOD images. A failed attack is no failure.
     """
     failures = table[~table["correct"]]
     found = {}
@@ -53,14 +56,22 @@ def sets(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def left_out(table: pd.DataFrame) -> list[str]:
-    """Return a sentence for each set of a table of scores that has too few failures to be evaluated."""
+    """Return a sentence for each set of a table of scores that has too few failures to be
+    evaluated.
+    """
     names = {"id": "the test images", "adversarial": "the attack {}", "ood": "the OOD set {}"}
     sentences = []
     for (source, name), part in table.groupby(["source", "set"], observed=True, sort=False):
         failures = int((~part["correct"]).sum())
         if source in names and failures < LEAST:
-            gave = f"{names[source].format(name)} gave {failures} failure{'' if failures == 1 else 's'}"
-            sentences.append(f"{gave}; AUROC and the share that is flagged need at least {LEAST} and leave them out")
+            gave = (
+                f"{names[source].format(name)} gave {failures}"
+                f" failure{'' if failures == 1 else 's'}"
+            )
+            sentences.append(
+                f"{gave}; AUROC and the share that is flagged need at least {LEAST} and leave"
+                " them out"
+            )
     return sentences
 
 
@@ -75,17 +86,24 @@ def evaluated(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> Evaluation:
-    """Evaluate every score on every set of failures, against all successes, with percentile bootstrap intervals.
+    """Evaluate every score on every set of failures, against all successes, with percentile
+    bootstrap intervals.
 
-    Images are resampled: a test image is drawn with all that comes of it, right or wrong, attacked by this or that. So
-    means over attacks know that these attack the same images, and two tables of the same images are resampled alike.
+    Images are resampled: a test image is drawn with all that comes of it, right or wrong, attacked
+    by this or that. So means over attacks know that these attack the same images, and two tables of
+    the same images are resampled alike.
     """
     failures, reference = evaluated(table), successes(table)
     n = int((table["source"] == "id").sum())
-    # one set of weights for all: differences between scores, and means over sets, are those of paired resamples
+    # one set of weights for all: differences between scores, and means over sets, are those of
+    # paired resamples
     of_successes = _weights(reference, "test", n, settings)
     of_failures = [
-        _weights(part, name, len(part), settings) if source == "ood" else _weights(part, "test", n, settings)
+        (
+            _weights(part, name, len(part), settings)
+            if source == "ood"
+            else _weights(part, "test", n, settings)
+        )
         for (source, name), part in failures.items()
     ]
     rows: list[list[dict[str, object]]] = []
@@ -96,14 +114,23 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
         by_source: dict[str, list[Array]] = {source: [] for source, _ in failures}
         rows.append([])
         for (key, part), weights in zip(failures.items(), of_failures, strict=True):
-            row: dict[str, object] = {"source": key[0], "set": key[1], "score": score, "n": len(part)}
+            row: dict[str, object] = {
+                "source": key[0],
+                "set": key[1],
+                "score": score,
+                "n": len(part),
+            }
             row["prevalence"] = len(part) / (len(part) + len(s))
-            measured, aurocs = _measure(part[score].to_numpy(), weights, ordered, settings.confidence)
+            measured, aurocs = _measure(
+                part[score].to_numpy(), weights, ordered, settings.confidence
+            )
             flagged = part[f"p_{score}"].to_numpy() <= settings.alpha
             rows[-1].append(row | measured | share("flagged", flagged, settings.confidence))
             by_source[key[0]].append(aurocs)
         means = {source: np.mean(values, axis=0) for source, values in by_source.items()}
-        macro = np.mean(list(means.values()), axis=0) if means else np.full(settings.bootstrap, np.nan)
+        macro = (
+            np.mean(list(means.values()), axis=0) if means else np.full(settings.bootstrap, np.nan)
+        )
         resampled[score] = means | {"macro": macro}
     flat = [row for of_a_set in zip(*rows, strict=True) for row in of_a_set]
     detection = pd.DataFrame(flat) if flat else _nothing()
@@ -112,30 +139,47 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
 
 def _nothing() -> pd.DataFrame:
     """Return the table of sets without a row."""
-    numbers = ["n", "prevalence", *(f"{c}{end}" for c in (*STATISTICS, "flagged") for end in ("", "_low", "_high"))]
-    return pd.DataFrame(columns=["source", "set", "score", *numbers]).astype(dict.fromkeys(numbers, float))
+    numbers = [
+        "n",
+        "prevalence",
+        *(f"{c}{end}" for c in (*STATISTICS, "flagged") for end in ("", "_low", "_high")),
+    ]
+    return pd.DataFrame(columns=["source", "set", "score", *numbers]).astype(
+        dict.fromkeys(numbers, float)
+    )
 
 
-def _macro(detection: pd.DataFrame, resampled: Mapping[str, Mapping[str, Array]], settings: Settings) -> pd.DataFrame:
+def _macro(
+    detection: pd.DataFrame, resampled: Mapping[str, Mapping[str, Array]], settings: Settings
+) -> pd.DataFrame:
     rows = []
     for score, values in resampled.items():
         plain = detection[detection["score"] == score].groupby("source", sort=False)["auroc"].mean()
         low, high = interval(values["macro"], settings.confidence)
-        row = {"score": score, "macro_auroc": float(plain.mean()), "macro_auroc_low": low, "macro_auroc_high": high}
+        row = {
+            "score": score,
+            "macro_auroc": float(plain.mean()),
+            "macro_auroc_low": low,
+            "macro_auroc_high": high,
+        }
         rows.append(row | {f"auroc_{source}": float(value) for source, value in plain.items()})
     return pd.DataFrame(rows)
 
 
 def _weights(part: pd.DataFrame, images: str, n: int, settings: Settings) -> list[Array]:
-    """Return weights (m, 1) of ones, the m rows of ``part`` as they are, and then those of resamples, in batches.
+    """Return weights (m, 1) of ones, the m rows of ``part`` as they are, and then those of
+    resamples, in batches.
 
-    images, n : the name of the set of images that the column ``index`` counts in, and their number. A resample that
-    happens to hold no row of a small ``part`` is replaced by the rows as they are.
+    images, n : the name of the set of images that the column ``index`` counts in, and their number.
+    A resample that happens to hold no row of a small ``part`` is replaced by the rows as they are.
     """
     rng = np.random.default_rng([settings.seed, *images.encode()])
     index = part["index"].to_numpy()
     drawn = (weights[index] for weights in bootstrap_weights(n, settings.bootstrap, rng))
-    return [np.ones((len(part), 1), np.float32), *(np.where(w.any(axis=0), w, np.float32(1)) for w in drawn)]
+    return [
+        np.ones((len(part), 1), np.float32),
+        *(np.where(w.any(axis=0), w, np.float32(1)) for w in drawn),
+    ]
 
 
 def _measure(
@@ -145,7 +189,14 @@ def _measure(
     parts = []
     for column, s in zip(weights, of_successes, strict=True):
         w = roc.weighted(f, column)
-        parts.append([roc.auroc(w, s), roc.average_precision(w, s), roc.average_precision_low(s, w), roc.fpr95(w, s)])
+        parts.append(
+            [
+                roc.auroc(w, s),
+                roc.average_precision(w, s),
+                roc.average_precision_low(s, w),
+                roc.fpr95(w, s),
+            ]
+        )
     found: dict[str, float] = {}
     for name, (plain, *resampled) in zip(STATISTICS, zip(*parts, strict=True), strict=True):
         low, high = interval(np.concatenate(resampled), confidence)
@@ -161,7 +212,8 @@ def interval(resampled: Array, confidence: float) -> tuple[float, float]:
 
 
 def share(name: str, hits: Array, confidence: float) -> dict[str, float]:
-    """Return the share of true values in ``hits``, bool (n,), and its exact (Clopper-Pearson) interval.
+    """Return the share of true values in ``hits``, bool (n,), and its exact (Clopper-Pearson)
+    interval.
 
     Of nothing the share is NaN, between 0 and 1.
     """
@@ -173,12 +225,13 @@ def share(name: str, hits: Array, confidence: float) -> dict[str, float]:
 
 
 def heat(detection: pd.DataFrame) -> pd.DataFrame:
-    """Return score, source and auroc, the mean over the sets of a source: detector against source."""
+    """Return score, source and auroc, the mean over the sets of a source."""
     return detection.groupby(["score", "source"], sort=False, as_index=False)["auroc"].mean()
 
 
 def roc_curves(table: pd.DataFrame, score: str, points: int = 201) -> pd.DataFrame:
-    """Return source, fpr and tpr: the share of failures flagged at ``points`` shares of successes flagged.
+    """Return source, fpr and tpr: the share of failures flagged at ``points`` shares of successes
+    flagged.
 
     The sets of a source count equally; those that are not evaluated are left out.
     """
@@ -191,15 +244,23 @@ def roc_curves(table: pd.DataFrame, score: str, points: int = 201) -> pd.DataFra
         tpr = 1 - np.searchsorted(f, thresholds, side="right") / len(f)
         tpr[-1] = 1.0  # at fpr 1 everything is flagged
         curves.setdefault(source, []).append(tpr)
-    parts = [pd.DataFrame({"source": s, "fpr": grid, "tpr": np.mean(values, axis=0)}) for s, values in curves.items()]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["source", "fpr", "tpr"])
+    parts = [
+        pd.DataFrame({"source": s, "fpr": grid, "tpr": np.mean(values, axis=0)})
+        for s, values in curves.items()
+    ]
+    return (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else pd.DataFrame(columns=["source", "fpr", "tpr"])
+    )
 
 
 def histograms(table: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
-    """Return log_density (centre of a bin, nats), group and share: how each group's log-density is distributed.
+    """Return log_density (centre of a bin, nats), group and share: how each group's log-density is
+    distributed.
 
-    Bins cover the central 99 % of all groups together; what lies outside is counted in the outermost bins. Sets that
-    are not evaluated are left out.
+    Bins cover the central 99 % of all groups together; what lies outside is counted in the
+    outermost bins. Sets that are not evaluated are left out.
     """
     groups: Mapping[str, Array] = {"correct": -successes(table)["log_density"].to_numpy()} | {
         name if source != "mistakes" else "mistakes": -part["log_density"].to_numpy()
@@ -213,20 +274,31 @@ def histograms(table: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
     parts = []
     for group, values in groups.items():
         counts, _ = np.histogram(values.clip(low, high), edges)
-        parts.append(pd.DataFrame({"log_density": centres, "group": group, "share": counts / len(values)}))
+        parts.append(
+            pd.DataFrame({"log_density": centres, "group": group, "share": counts / len(values)})
+        )
     return pd.concat(parts, ignore_index=True)
 
 
 def deciles(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Return the error rate of test images in each decile of log-density, 1 the least likely, with exact intervals.
+    """Return the error rate of test images in each decile of log-density, 1 the least likely, with
+    exact intervals.
 
     Fewer than 10 images are as many groups of one.
     """
     test = table[table["source"] == "id"].sort_values("log_density", ascending=False, kind="stable")
     rows = []
-    for number, part in enumerate(np.array_split(np.arange(len(test)), min(10, len(test))), start=1):
+    for number, part in enumerate(
+        np.array_split(np.arange(len(test)), min(10, len(test))), start=1
+    ):
         wrong = ~test["correct"].to_numpy()[part]
         density = -test["log_density"].to_numpy()[part]
-        rows.append({"decile": number, "n": len(part), "log_density_high": float(density.max()),
-                     **share("error_rate", wrong, confidence)})  # fmt: skip
+        rows.append(
+            {
+                "decile": number,
+                "n": len(part),
+                "log_density_high": float(density.max()),
+                **share("error_rate", wrong, confidence),
+            }
+        )
     return pd.DataFrame(rows)

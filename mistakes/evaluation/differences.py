@@ -10,11 +10,17 @@ from mistakes.evaluation.detection import Evaluation, Settings, evaluated, inter
 from mistakes.statistics.delong import delong
 
 COLUMNS = ("source", "set", "score", "against", "difference", "low", "high", "p")
-DENSITIES = ("log_density", "joint", "guard")  # scores that begin so are this project's, all others are baselines
+DENSITIES = (
+    "log_density",
+    "joint",
+    "guard",
+)  # scores that begin so are this project's, all others are baselines
 
 
 def best_baseline(macro: pd.DataFrame) -> str:
-    """Return the baseline of the highest macro AUROC in these very data, so that a gain over it is not flattered."""
+    """Return the baseline of the highest macro AUROC in these very data, so that a gain over it is
+    not flattered.
+    """
     baselines = macro[~macro["score"].str.startswith(DENSITIES)]
     return str(
         baselines.loc[baselines["macro_auroc"].fillna(0).idxmax(), "score"]
@@ -22,17 +28,24 @@ def best_baseline(macro: pd.DataFrame) -> str:
 
 
 def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings) -> pd.DataFrame:
-    """Return how much higher the AUROC of every score is than that of MSP and that of the best baseline.
+    """Return how much higher the AUROC of every score is than that of MSP and that of the best
+    baseline.
 
-    Columns: source, set, score, against, best (whether ``against`` is the best baseline), difference, low, high, and
-    p, two-sided and not adjusted for the number of rows. In each set the interval and p are DeLong's; where the
-    difference never varies p is 1. Rows with source ``macro`` and set ``all`` are differences of macro AUROC, interval
-    and p by the paired bootstrap (p by inversion of the percentile interval, never 0). Intervals are over images, not
-    over trainings. Without a set that is evaluated there is no row.
+    Columns: source, set, score, against, best (whether ``against`` is the best baseline),
+    difference, low, high, and p, two-sided and not adjusted for the number of rows. In each set the
+    interval and p are DeLong's; where the difference never varies p is 1. Rows with source
+    ``macro`` and set ``all`` are differences of macro AUROC, interval and p by the paired bootstrap
+    (p by inversion of the percentile interval, never 0). Intervals are over images, not over
+    trainings. Without a set that is evaluated there is no row.
     """
     scores = list(evaluation.macro["score"])
     best = best_baseline(evaluation.macro)
-    pairs = [(score, against) for against in dict.fromkeys(["msp", best]) for score in scores if score != against]
+    pairs = [
+        (score, against)
+        for against in dict.fromkeys(["msp", best])
+        for score in scores
+        if score != against
+    ]
     reference = successes(table)[scores].to_numpy().T
     failures = evaluated(table)
     rows = list(_macro(evaluation, pairs, settings)) if failures else []
@@ -51,7 +64,12 @@ def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings)
 def _normal(difference: float, variance: float, confidence: float) -> dict[str, float]:
     deviation = float(np.sqrt(max(variance, 0.0)))  # rounding can put a variance of 0 below 0
     if deviation < 1e-12:
-        return {"difference": float(difference), "low": float(difference), "high": float(difference), "p": 1.0}
+        return {
+            "difference": float(difference),
+            "low": float(difference),
+            "high": float(difference),
+            "p": 1.0,
+        }
     half = stats.norm.ppf((1 + confidence) / 2) * deviation
     p = 2 * stats.norm.sf(abs(difference) / deviation)
     return {

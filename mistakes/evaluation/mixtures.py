@@ -1,4 +1,6 @@
-"""Mixtures of inputs as a user may meet them, and the risk that is left when the most anomalous are refused."""
+"""Mixtures of inputs as a user may meet them, and the risk that is left when the most anomalous are
+refused.
+"""
 
 from collections.abc import Mapping
 
@@ -11,12 +13,13 @@ from mistakes.statistics.risk_coverage import areas
 
 
 def weigh(table: pd.DataFrame, share: float) -> pd.Series:
-    """Return the weights, by row of ``table``, of a mixture in which ``share`` of the inputs is adversarial or OOD.
+    """Return the weights, by row of ``table``, of a mixture in which ``share`` of the inputs is
+    adversarial or OOD.
 
-    The rest are all clean test images, equally. Of the share, adversarial images (successful attacks) and OOD images
-    have half each, or one has all where there is no other; within a source all sets weigh the same. Weights, not
-    copies, so nothing is drawn. Sets that are not evaluated are left out. Empty where there is nothing to make the
-    share of.
+    The rest are all clean test images, equally. Of the share, adversarial images (successful
+    attacks) and OOD images have half each, or one has all where there is no other; within a source
+    all sets weigh the same. Weights, not copies, so nothing is drawn. Sets that are not evaluated
+    are left out. Empty where there is nothing to make the share of.
     """
     clean = table.index[table["source"] == "id"]
     weights = [pd.Series((1 - share) / len(clean), clean)]
@@ -25,15 +28,19 @@ def weigh(table: pd.DataFrame, share: float) -> pd.Series:
         return pd.Series(dtype=float)
     sources = [source for source, _ in foreign]
     for (source, _), index in foreign.items() if share > 0 else ():
-        weights.append(pd.Series(share / len(set(sources)) / sources.count(source) / len(index), index))
+        weights.append(
+            pd.Series(share / len(set(sources)) / sources.count(source) / len(index), index)
+        )
     return pd.concat(weights)
 
 
-def mixtures(table: pd.DataFrame, scores: tuple[str, ...], shares: Mapping[str, float], alpha: float) -> pd.DataFrame:
-    """Return a row per mixture and score: mixture, foreign (its declared share of adversarial and OOD inputs),
-    prevalence (of failures, mistakes included), score, aurc, e_aurc, augrc, auroc, aupr, flagged (share of inputs at
-    alpha), precision (share of failures among the flagged; NaN where nothing is). A mixture without failures or
-    without successes is left out.
+def mixtures(
+    table: pd.DataFrame, scores: tuple[str, ...], shares: Mapping[str, float], alpha: float
+) -> pd.DataFrame:
+    """Return a row per mixture and score: mixture, foreign (its declared share of adversarial and
+    OOD inputs), prevalence (of failures, mistakes included), score, aurc, e_aurc, augrc, auroc,
+    aupr, flagged (share of inputs at alpha), precision (share of failures among the flagged; NaN
+    where nothing is). A mixture without failures or without successes is left out.
     """
     rows = []
     for mixture, share in shares.items():
@@ -47,12 +54,20 @@ def mixtures(table: pd.DataFrame, scores: tuple[str, ...], shares: Mapping[str, 
             values, flagged = part[score].to_numpy(), part[f"p_{score}"].to_numpy() <= alpha
             found = areas(values, failures, w)
             caught, every = float(w[flagged & failures].sum()), float(w[flagged].sum())
-            rows.append({
-                "mixture": mixture, "foreign": share, "prevalence": prevalence, "score": score,
-                "aurc": found.aurc, "e_aurc": found.e_aurc, "augrc": found.augrc,
-                "auroc": roc_auc_score(failures, values, sample_weight=w),
-                "aupr": average_precision_score(failures, values, sample_weight=w),
-                "flagged": every, "precision": caught / every if every else np.nan,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "mixture": mixture,
+                    "foreign": share,
+                    "prevalence": prevalence,
+                    "score": score,
+                    "aurc": found.aurc,
+                    "e_aurc": found.e_aurc,
+                    "augrc": found.augrc,
+                    "auroc": roc_auc_score(failures, values, sample_weight=w),
+                    "aupr": average_precision_score(failures, values, sample_weight=w),
+                    "flagged": every,
+                    "precision": caught / every if every else np.nan,
+                }
+            )
     columns = "mixture foreign prevalence score aurc e_aurc augrc auroc aupr flagged precision"
     return pd.DataFrame(rows, columns=columns.split())

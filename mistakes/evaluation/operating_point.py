@@ -1,6 +1,7 @@
 """The operating point that a user runs: what is flagged at alpha, and what is missed.
 
-Flagged is p <= alpha, p calibrated on correctly classified images of cal, or on all of cal (module conformal).
+Flagged is p <= alpha, p calibrated on correctly classified images of cal, or on all of cal (module
+conformal).
 """
 
 import numpy as np
@@ -13,19 +14,24 @@ SHIFT = ("error_rate", "flagged", "accuracy_unflagged", "errors_caught")
 
 
 def band(alpha: float, n: int, calibration: int | None, confidence: float) -> tuple[float, float]:
-    """Return between which shares of ``n`` successes flagged at alpha a valid score stays with ``confidence``.
+    """Return between which shares of ``n`` successes flagged at alpha a valid score stays with
+    ``confidence``.
 
-    Without ``calibration``: the central interval of a binomial of n and alpha, as if the threshold flagged exactly
-    alpha. With it, the number of calibration images: the threshold is the k-th highest of their scores, where
-    k = floor(alpha (calibration + 1)), and flags a share P ~ Beta(k, calibration + 1 - k) of all successes (an order
-    statistic of a uniform sample; Vovk, "Conditional validity of inductive conformal predictors", 2012). So the number
-    flagged is beta-binomial, exactly, for scores without ties; ties make it smaller. Where k is 0 nothing is flagged.
+    Without ``calibration``: the central interval of a binomial of n and alpha, as if the threshold
+    flagged exactly alpha. With it, the number of calibration images: the threshold is the k-th
+    highest of their scores, where k = floor(alpha (calibration + 1)), and flags a share P ~ Beta(k,
+    calibration + 1 - k) of all successes (an order statistic of a uniform sample; Vovk,
+    "Conditional validity of inductive conformal predictors", 2012). So the number flagged is
+    beta-binomial, exactly, for scores without ties; ties make it smaller. Where k is 0 nothing is
+    flagged.
     """
     counts = np.arange(n + 1)
     if calibration is None:
         cumulated = stats.binom.cdf(counts, n, alpha)
     else:
-        possible = np.arange(1, calibration + 2) / (calibration + 1)  # p-values, rounded as conformal rounds them
+        possible = np.arange(1, calibration + 2) / (
+            calibration + 1
+        )  # p-values, rounded as conformal rounds them
         k = int((possible <= alpha).sum())
         if k == 0:
             return 0.0, 0.0
@@ -36,16 +42,21 @@ def band(alpha: float, n: int, calibration: int | None, confidence: float) -> tu
 
 
 def false_alarms(
-    table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], calibration: int, confidence: float,
+    table: pd.DataFrame,
+    scores: tuple[str, ...],
+    alphas: list[float],
+    calibration: int,
+    confidence: float,
     everyone: bool = False,
-) -> pd.DataFrame:  # fmt: skip
-    """Return a row per score and alpha: how many successes are flagged, and whether that is what alpha promises.
+) -> pd.DataFrame:
+    """Return a row per score and alpha: how many successes are flagged, and whether that is what
+    alpha promises.
 
-    calibration : how many images the p-values were calibrated on. everyone : they were images of either kind, so that
-    alpha bounds the share of all clean test images that is flagged, and that stands in place of successes. Columns:
-    score, alpha, n, false_alarms (share of successes flagged) with its exact interval, binomial_low and _high,
-    within_binomial, band_low and _high (beta-binomial, see ``band``), within. Of many rows a share 1 - confidence may
-    lie outside.
+    calibration : how many images the p-values were calibrated on. everyone : they were images of
+    either kind, so that alpha bounds the share of all clean test images that is flagged, and that
+    stands in place of successes. Columns: score, alpha, n, false_alarms (share of successes
+    flagged) with its exact interval, binomial_low and _high, within_binomial, band_low and _high
+    (beta-binomial, see ``band``), within. Of many rows a share 1 - confidence may lie outside.
     """
     reference = table[table["source"] == "id"] if everyone else successes(table)
     n = len(reference)
@@ -55,17 +66,28 @@ def false_alarms(
         for score in scores:
             hits = reference[f"p_{score}"].to_numpy() <= alpha
             rate = float(hits.mean())
-            rows.append({
-                "score": score, "alpha": alpha, "n": n, **share("false_alarms", hits, confidence),
-                "binomial_low": simple[0], "binomial_high": simple[1],
-                "within_binomial": simple[0] <= rate <= simple[1],
-                "band_low": exact[0], "band_high": exact[1], "within": exact[0] <= rate <= exact[1],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "score": score,
+                    "alpha": alpha,
+                    "n": n,
+                    **share("false_alarms", hits, confidence),
+                    "binomial_low": simple[0],
+                    "binomial_high": simple[1],
+                    "within_binomial": simple[0] <= rate <= simple[1],
+                    "band_low": exact[0],
+                    "band_high": exact[1],
+                    "within": exact[0] <= rate <= exact[1],
+                }
+            )
     return pd.DataFrame(rows)
 
 
-def flagged(table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], confidence: float) -> pd.DataFrame:
-    """Return source, set, score, alpha, n, flagged (share of the set's failures) and its exact interval.
+def flagged(
+    table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], confidence: float
+) -> pd.DataFrame:
+    """Return source, set, score, alpha, n, flagged (share of the set's failures) and its exact
+    interval.
 
     A row per score and alpha of each set that is evaluated.
     """
@@ -83,26 +105,43 @@ def flagged(table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], c
 def undetected(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
     """Return set, score, attempted, succeeded, undetected, low, high: attack against detector.
 
-    undetected : share of attempted images that are misclassified and not flagged at alpha, with its exact interval.
-    These attacks do not know the detector.
+    undetected : share of attempted images that are misclassified and not flagged at alpha, with its
+    exact interval. These attacks do not know the detector.
     """
     rows = []
-    for name, part in table[table["source"] == "adversarial"].groupby("set", sort=False, observed=True):
+    for name, part in table[table["source"] == "adversarial"].groupby(
+        "set", sort=False, observed=True
+    ):
         wrong = ~part["correct"].to_numpy(dtype=bool)
         for score in scores:
-            found = share("_", wrong & (part[f"p_{score}"].to_numpy() > settings.alpha), settings.confidence)
-            rows.append({"set": name, "score": score, "attempted": len(part), "succeeded": int(wrong.sum()),
-                         "undetected": found["_"], "low": found["__low"], "high": found["__high"]})  # fmt: skip
-    return pd.DataFrame(rows, columns=["set", "score", "attempted", "succeeded", "undetected", "low", "high"])
+            found = share(
+                "_", wrong & (part[f"p_{score}"].to_numpy() > settings.alpha), settings.confidence
+            )
+            rows.append(
+                {
+                    "set": name,
+                    "score": score,
+                    "attempted": len(part),
+                    "succeeded": int(wrong.sum()),
+                    "undetected": found["_"],
+                    "low": found["__low"],
+                    "high": found["__high"],
+                }
+            )
+    return pd.DataFrame(
+        rows, columns=["set", "score", "attempted", "succeeded", "undetected", "low", "high"]
+    )
 
 
 def shift(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
-    """Return a row per corruption, severity and score: what shift does to the classifier, and how much is caught.
+    """Return a row per corruption, severity and score: what shift does to the classifier, and how
+    much is caught.
 
-    Columns: kind, severity, score, n, then each with its exact interval error_rate, flagged (share of all images at
-    alpha), accuracy_unflagged (among the images not flagged) and errors_caught (share of errors that is flagged). The
-    sets are those of source ``shifted``, named KIND_SEVERITY; kind ``clean``, severity 0, are the clean originals of
-    the same images. A share of nothing is NaN, within 0 and 1.
+    Columns: kind, severity, score, n, then each with its exact interval error_rate, flagged (share
+    of all images at alpha), accuracy_unflagged (among the images not flagged) and errors_caught
+    (share of errors that is flagged). The sets are those of source ``shifted``, named
+    KIND_SEVERITY; kind ``clean``, severity 0, are the clean originals of the same images. A share
+    of nothing is NaN, within 0 and 1.
     """
     shifted, clean = table[table["source"] == "shifted"], table[table["source"] == "id"]
     parts = {"clean_0": clean[clean["index"].isin(shifted["index"])]} if len(shifted) else {}

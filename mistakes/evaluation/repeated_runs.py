@@ -1,4 +1,6 @@
-"""Several trainings of one classifier: what a score does on average, with an interval over seeds and images."""
+"""Several trainings of one classifier: what a score does on average, with an interval over seeds
+and images.
+"""
 
 from collections.abc import Mapping
 
@@ -8,7 +10,12 @@ import pandas as pd
 from mistakes.evaluation import detection
 from mistakes.evaluation.detection import SOURCES, Settings
 
-COLUMNS = {"mistakes": "mistakes", "adversarial": "adversarial", "ood": "OOD", "macro": "macro"}  # and their titles
+COLUMNS = {
+    "mistakes": "mistakes",
+    "adversarial": "adversarial",
+    "ood": "OOD",
+    "macro": "macro",
+}  # and their titles
 
 
 def columns_of(tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -17,16 +24,22 @@ def columns_of(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     return [*(source for source in SOURCES if all(source in of for of in found)), "macro"]
 
 
-def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:
-    """Return a row per score: mean AUROC over trainings of each source and ``macro``, with _low, _high and _sd.
+def across(
+    tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings: Settings
+) -> pd.DataFrame:
+    """Return a row per score: mean AUROC over trainings of each source and ``macro``, with _low,
+    _high and _sd.
 
-    tables : the score table of each training. The intervals resample trainings and images (a crossed percentile
-    bootstrap: one resample of images holds for all trainings, which are judged on the same ones); with three trainings
-    they cannot show more spread than the three have. _sd is the standard deviation over trainings (n - 1). Also
-    false_alarms, the mean share of correct test images flagged at alpha. Scores that a training lacks, such as a
-    baseline that did not apply, are left out.
+    tables : the score table of each training. The intervals resample trainings and images (a
+    crossed percentile bootstrap: one resample of images holds for all trainings, which are judged
+    on the same ones); with three trainings they cannot show more spread than the three have. _sd is
+    the standard deviation over trainings (n - 1). Also false_alarms, the mean share of correct test
+    images flagged at alpha. Scores that a training lacks, such as a baseline that did not apply,
+    are left out.
     """
-    scores = tuple(score for score in scores if all(score in table.columns for table in tables.values()))
+    scores = tuple(
+        score for score in scores if all(score in table.columns for table in tables.values())
+    )
     plain: dict[str, list[dict[str, float]]] = {score: [] for score in scores}
     resampled: dict[str, list[np.ndarray]] = {score: [] for score in scores}
     columns = columns_of(tables)
@@ -38,7 +51,9 @@ def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings
             alarms = float((reference[f"p_{score}"] <= settings.alpha).mean())
             values = {source: of_macro[f"auroc_{source}"] for source in columns[:-1]}
             plain[score].append(values | {"macro": of_macro["macro_auroc"], "false_alarms": alarms})
-            resampled[score].append(np.stack([found.resampled[score][column] for column in columns]))
+            resampled[score].append(
+                np.stack([found.resampled[score][column] for column in columns])
+            )
     # the same trainings are drawn for every score: differences between rows are paired
     rng = np.random.default_rng(settings.seed)
     drawn = rng.integers(0, len(tables), (len(tables), settings.bootstrap))
@@ -46,12 +61,18 @@ def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings
     for score in scores:
         values = pd.DataFrame(plain[score])
         of_images = np.stack(resampled[score])  # (trainings, columns, bootstrap)
-        replicates = of_images[drawn, :, np.arange(settings.bootstrap)].mean(0)  # (bootstrap, columns)
+        replicates = of_images[drawn, :, np.arange(settings.bootstrap)].mean(
+            0
+        )  # (bootstrap, columns)
         row: dict[str, object] = {"score": score, "false_alarms": values["false_alarms"].mean()}
         for position, column in enumerate(columns):
             low, high = detection.interval(replicates[:, position], settings.confidence)
-            row |= {column: values[column].mean(), f"{column}_low": low, f"{column}_high": high,
-                    f"{column}_sd": values[column].std(ddof=1) if len(tables) > 1 else np.nan}  # fmt: skip
+            row |= {
+                column: values[column].mean(),
+                f"{column}_low": low,
+                f"{column}_high": high,
+                f"{column}_sd": values[column].std(ddof=1) if len(tables) > 1 else np.nan,
+            }
         rows.append(row)
     return pd.DataFrame(rows).sort_values("macro", ascending=False, ignore_index=True)
 
@@ -59,12 +80,17 @@ def across(tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings
 def markdown(table: pd.DataFrame, trainings: int, confidence: float) -> str:
     """Return what across found as a Markdown table."""
     first, *others = columns = [column for column in COLUMNS if column in table]
-    titles = [f"{COLUMNS[first]} ({100 * confidence:g} % interval)", *(COLUMNS[column] for column in others)]
+    titles = [
+        f"{COLUMNS[first]} ({100 * confidence:g} % interval)",
+        *(COLUMNS[column] for column in others),
+    ]
     last = f"SD of macro over {trainings} trainings | false alarms"
     lines = [f"| score | {' | '.join(titles)} | {last} |", f"|{'---|' * (len(columns) + 3)}"]
     for row in table.to_dict("records"):
         cells = [
-            f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})" if np.isfinite(row[c]) else "–"
+            f"{row[c]:.3f} ({row[f'{c}_low']:.3f} to {row[f'{c}_high']:.3f})"
+            if np.isfinite(row[c])
+            else "–"
             for c in columns
         ]
         spread = f"{row['macro_sd']:.3f}" if np.isfinite(row["macro_sd"]) else "–"

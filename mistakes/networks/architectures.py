@@ -25,7 +25,9 @@ class Architecture:
 
 
 class Classifier(nn.Module):
-    """A network with its normalisation inside: images float32 (n, c, h, w) in [0, 1] to logits float32 (n, k)."""
+    """A network with its normalisation inside: images float32 (n, c, h, w) in [0, 1] to logits
+    float32 (n, k).
+    """
 
     mean: Tensor
     std: Tensor
@@ -33,7 +35,9 @@ class Classifier(nn.Module):
     blocks: tuple[str, ...]  # names of the layers whose outputs are the default early features
 
     def __init__(self, architecture: Architecture, mean: Tensor, std: Tensor) -> None:
-        """``mean`` and ``std``, float32 (c,), are those of the images that the network is trained on."""
+        """``mean`` and ``std``, float32 (c,), are those of the images that the network is trained
+        on.
+        """
         super().__init__()
         self.architecture = architecture
         self.classes = architecture.classes
@@ -79,11 +83,17 @@ class _Residual(nn.Sequential):
 
 
 def _resnet9(a: Architecture) -> nn.Module:
-    """A ResNet of nine layers, after David Page's for DAWNBench (2018); 8w features. Images of 8 pixels or more."""
+    """A ResNet of nine layers, after David Page's for DAWNBench (2018); 8w features. Images of 8
+    pixels or more.
+    """
     w = a.width
 
     def convolution(inputs: int, outputs: int, pool: bool = False) -> list[nn.Module]:
-        layers = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        layers = [
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
         return layers + [nn.MaxPool2d(2)] * pool
 
     def residual(channels: int) -> nn.Module:
@@ -91,9 +101,15 @@ def _resnet9(a: Architecture) -> nn.Module:
 
     layers = [
         ("stem", nn.Sequential(*convolution(a.channels, w))),  # (n, w, h, b)
-        ("layer1", nn.Sequential(*convolution(w, 2 * w, pool=True), residual(2 * w))),  # (n, 2w, h/2, b/2)
+        (
+            "layer1",
+            nn.Sequential(*convolution(w, 2 * w, pool=True), residual(2 * w)),
+        ),  # (n, 2w, h/2, b/2)
         ("layer2", nn.Sequential(*convolution(2 * w, 4 * w, pool=True))),  # (n, 4w, h/4, b/4)
-        ("layer3", nn.Sequential(*convolution(4 * w, 8 * w, pool=True), residual(8 * w))),  # (n, 8w, h/8, b/8)
+        (
+            "layer3",
+            nn.Sequential(*convolution(4 * w, 8 * w, pool=True), residual(8 * w)),
+        ),  # (n, 8w, h/8, b/8)
         ("pool", nn.AdaptiveMaxPool2d(1)),
         ("flatten", nn.Flatten()),  # (n, 8w)
         ("logits", nn.Linear(8 * w, a.classes)),
@@ -102,7 +118,9 @@ def _resnet9(a: Architecture) -> nn.Module:
 
 
 def _resnet18(a: Architecture) -> nn.Module:
-    """torchvision's ResNet-18 with the stem for small images: a 3x3 convolution, no pooling; 8w features."""
+    """torchvision's ResNet-18 with the stem for small images: a 3x3 convolution, no pooling; 8w
+    features.
+    """
     from torchvision.models.resnet import BasicBlock, ResNet
 
     net = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=a.classes)
@@ -119,7 +137,9 @@ def save(model: Classifier, path: Path) -> None:
 
 
 def load(path: Path) -> Classifier:
-    """Rebuild what save wrote, in evaluation mode. Raises InputError where the file is corrupt or of another kind."""
+    """Rebuild what save wrote, in evaluation mode. Raises InputError where the file is corrupt or
+    of another kind.
+    """
     tensors, description = load_tensors(path)
     try:
         channels = tensors["mean"].numel()
@@ -139,18 +159,24 @@ def to_unit(images: Array | Tensor, device: torch.device | None = None) -> Tenso
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, images: Array, labels: Array, device: torch.device, batch_size: int = 1000) -> float:
+def accuracy(
+    model: nn.Module, images: Array, labels: Array, device: torch.device, batch_size: int = 1000
+) -> float:
     """Return the share of images (n, c, h, w), uint8, whose prediction is their label."""
     model.eval()
     right = 0
     for start in range(0, len(images), batch_size):
         predicted = model(to_unit(images[start : start + batch_size], device)).argmax(1).cpu()
-        right += int((predicted == torch.as_tensor(labels[start : start + batch_size].copy())).sum())
+        right += int(
+            (predicted == torch.as_tensor(labels[start : start + batch_size].copy())).sum()
+        )
     return right / len(images)
 
 
 def new(name: str, width: int, classes: int, images: Array, seed: int) -> Classifier:
-    """Return an untrained classifier for images (n, c, h, w), uint8, normalised by their mean and deviation."""
+    """Return an untrained classifier for images (n, c, h, w), uint8, normalised by their mean and
+    deviation.
+    """
     torch.manual_seed(seed)
     pixels = to_unit(images).transpose(0, 1).flatten(1).double()  # (c, n*h*w)
     mean, std = pixels.mean(1).float(), pixels.std(1).clamp(min=1e-3).float()

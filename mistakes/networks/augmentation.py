@@ -1,4 +1,5 @@
-"""Random changes of images that keep their class: tensors in, tensors out, deterministic in the generator.
+"""Random changes of images that keep their class: tensors in, tensors out, deterministic in the
+generator.
 
 Every draw is made on the CPU, so that a run on another device sees the same changes.
 """
@@ -19,7 +20,9 @@ CUTOUT = 0.5  # of the side, of the square that is painted grey
 
 
 def weak(x: Tensor, flip: bool, shift: int, generator: torch.Generator) -> Tensor:
-    """Return images (n, c, h, w), half of them mirrored, each moved by up to ``shift`` pixels, the edge repeated."""
+    """Return images (n, c, h, w), half of them mirrored, each moved by up to ``shift`` pixels, the
+    edge repeated.
+    """
     if flip:
         mirrored = torch.rand(len(x), generator=generator).lt(0.5).to(x.device)
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
@@ -36,19 +39,25 @@ def weak(x: Tensor, flip: bool, shift: int, generator: torch.Generator) -> Tenso
 def strong(images: Tensor, generator: torch.Generator) -> Tensor:
     """Return images (n, c, h, w) in [0, 1], each changed in its own way, channels last.
 
-    Rotation, shear along both sides, translation along both, brightness and contrast, each of them with probability
-    OFTEN and of a size uniform up to the most; then a grey square at any place (Cutout, DeVries and Taylor 2017). These
-    stand for the fourteen changes of RandAugment (Cubuk et al. 2020) that FixMatch draws from.
+    Rotation, shear along both sides, translation along both, brightness and contrast, each of them
+    with probability OFTEN and of a size uniform up to the most; then a grey square at any place
+    (Cutout, DeVries and Taylor 2017). These stand for the fourteen changes of RandAugment (Cubuk et
+    al. 2020) that FixMatch draws from.
     """
     n, device = len(images), images.device
     # uniform in [-1, 1] where the change is made, and 0 where it is not
     size = torch.rand(7, n, generator=generator) * 2 - 1
     size = size.where(torch.rand(7, n, generator=generator) < OFTEN, 0).to(device)
     moved = functional.grid_sample(
-        images, functional.affine_grid(_affine(size[:5]), list(images.shape), align_corners=False),
-        padding_mode="border", align_corners=False,
-    )  # fmt: skip
-    brightness, contrast = 1 + BRIGHTNESS * size[5].reshape(n, 1, 1, 1), 1 + CONTRAST * size[6].reshape(n, 1, 1, 1)
+        images,
+        functional.affine_grid(_affine(size[:5]), list(images.shape), align_corners=False),
+        padding_mode="border",
+        align_corners=False,
+    )
+    brightness, contrast = (
+        1 + BRIGHTNESS * size[5].reshape(n, 1, 1, 1),
+        1 + CONTRAST * size[6].reshape(n, 1, 1, 1),
+    )
     mean = moved.mean((1, 2, 3), keepdim=True)
     lit = (((moved - mean) * contrast + mean) * brightness).clamp(0, 1)
     drawn = torch.rand(3, n, generator=generator).to(device)
@@ -56,7 +65,9 @@ def strong(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _affine(size: Tensor) -> Tensor:
-    """Return maps (n, 2, 3) from places in the result to places in the image, of five changes in [-1, 1], (5, n)."""
+    """Return maps (n, 2, 3) from places in the result to places in the image, of five changes in
+    [-1, 1], (5, n).
+    """
     angle, shear_x, shear_y = size[0] * math.radians(ROTATION), size[1] * SHEAR, size[2] * SHEAR
     one, cos, sin = torch.ones_like(angle), angle.cos(), angle.sin()
     rotation = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)

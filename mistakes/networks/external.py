@@ -1,9 +1,11 @@
-"""Own classifiers: networks that were trained elsewhere, behind the same door as those that are trained here.
+"""Own classifiers: networks that were trained elsewhere, behind the same door as those that are
+trained here.
 
-A network of Python code (``entrypoint``, ``torchvision``, ``timm``) is built anew wherever it is loaded; its file holds
-the weights and how to build it. An archive (``torchscript``, ``torch_export``) is its own file, kept as the bytes that
-it has. No Python pickle is executed: weights are safetensors, TorchScript has an unpickler of its own that knows no
-Python, and torch.export is held to ``weights_only``. But code, TorchScript and exported programs are programs.
+A network of Python code (``entrypoint``, ``torchvision``, ``timm``) is built anew wherever it is
+loaded; its file holds the weights and how to build it. An archive (``torchscript``,
+``torch_export``) is its own file, kept as the bytes that it has. No Python pickle is executed:
+weights are safetensors, TorchScript has an unpickler of its own that knows no Python, and
+torch.export is held to ``weights_only``. But code, TorchScript and exported programs are programs.
 """
 
 import importlib
@@ -25,27 +27,40 @@ from mistakes.networks import programs
 from mistakes.networks.arguments import WEIGHTS
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
-ARCHIVES = {"torchscript": "constants.pkl", "torch_export": "archive_format"}  # a member that only this kind has
-PROGRAMS = ("entrypoint", *ARCHIVES)  # sources that are code of others, which runs when a network is rebuilt
+ARCHIVES = {
+    "torchscript": "constants.pkl",
+    "torch_export": "archive_format",
+}  # a member that only this kind has
+PROGRAMS = (
+    "entrypoint",
+    *ARCHIVES,
+)  # sources that are code of others, which runs when a network is rebuilt
 FORM = (
-    "(features, logits) or (features, logits, early_1, early_2, ...), tensors with a row per image, "
-    "or a dict of these names"
+    "(features, logits) or (features, logits, early_1, early_2, ...), tensors with a row per image,"
+    " or a dict of these names"
 )
 Description = Mapping[str, Any]
 
 
 def pick(found: Any, output: int | str | None) -> Any:
-    """Return the part ``output`` (a place, a key or an attribute) of what a network returned; None: all of it."""
+    """Return the part ``output`` (a place, a key or an attribute) of what a network returned; None:
+    all of it.
+    """
     if output is None:
         return found
-    return found[output] if isinstance(output, int) or isinstance(found, Mapping) else getattr(found, output)
+    return (
+        found[output]
+        if isinstance(output, int) or isinstance(found, Mapping)
+        else getattr(found, output)
+    )
 
 
 def whole(logits: Tensor, single: bool) -> Tensor:
     """Return logits as float32 (n, k), finite where they are numbers or -inf.
 
-    single : they are those of the second of two classes, (n,) or (n, 1), and become two columns (0, logit). The
-    logarithm of a probability of 0 becomes a number whose softmax is 0 too, and below all others of its row.
+    single : they are those of the second of two classes, (n,) or (n, 1), and become two columns (0,
+    logit). The logarithm of a probability of 0 becomes a number whose softmax is 0 too, and below
+    all others of its row.
     """
     if single:
         logits = logits.reshape(-1, 1).nan_to_num(nan=torch.nan, posinf=GONE, neginf=-GONE)
@@ -58,16 +73,19 @@ def whole(logits: Tensor, single: bool) -> Tensor:
 
 
 class Own(nn.Module):
-    """A network with its input inside: images float32 (n, c, h, w) in [0, 1] to logits float32 (n, k)."""
+    """A network with its input inside: images float32 (n, c, h, w) in [0, 1] to logits float32 (n,
+    k).
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, net: nn.Module, description: Description) -> None:
-        """``description``: mean, std, size and colour (grey images become three equal channels), layer and early.
+        """``description``: mean, std, size and colour (grey images become three equal channels),
+        layer and early.
 
-        output : which part of what the network returns is the logits, as ``pick`` takes it; absent or None: all of it.
-        single : whether there is one logit for two classes.
+        output : which part of what the network returns is the logits, as ``pick`` takes it; absent
+        or None: all of it. single : whether there is one logit for two classes.
         """
         super().__init__()
         self.description = dict(description)
@@ -75,7 +93,9 @@ class Own(nn.Module):
         self.register_buffer("mean", torch.tensor(description["mean"]).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(description["std"]).reshape(1, -1, 1, 1))
         self.net = net
-        self.logits = nn.Identity()  # a name for the last layer, whatever the network returns, and in whatever order
+        self.logits = (
+            nn.Identity()
+        )  # a name for the last layer, whatever the network returns, and in whatever order
         self.penultimate, self.blocks = self._layers()
 
     def _layers(self) -> tuple[str, tuple[str, ...]]:
@@ -83,12 +103,16 @@ class Own(nn.Module):
         return layer, tuple(f"net.{name}" for name in self.description["early"]) or (layer,)
 
     def prepared(self, x: Tensor) -> Tensor:
-        """Return images (n, c, h, w) in [0, 1] as the network was trained to see them; differentiable."""
+        """Return images (n, c, h, w) in [0, 1] as the network was trained to see them;
+        differentiable.
+        """
         if self.description["colour"]:
             x = x.expand(-1, 3, -1, -1)
         if self.description["size"] is not None:
             size = (self.description["size"], self.description["size"])
-            x = functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+            x = functional.interpolate(
+                x, size, mode="bilinear", align_corners=False, antialias=True
+            )
         return ((x - self.mean) / self.std).contiguous()
 
     def returned(self, x: Tensor) -> Any:
@@ -105,17 +129,23 @@ class Own(nn.Module):
 
 
 class Archive(Own):
-    """The same for a network that has no layers to be cut at: it must return the features itself."""
+    """The same for a network without layers to cut at: it returns the features itself."""
 
     def __init__(self, content: bytes, description: Description) -> None:
-        """``content`` : the file, TorchScript or torch.export; ``description`` has ``source`` too."""
+        """``content`` is a TorchScript or torch.export file; ``description`` has ``source``."""
         super().__init__(nn.Identity(), description)
         self.content = content
-        self._program = (_open(content, description["source"]),)  # no part of this module: it has one mode only
-        self._stays = description["source"] == "torch_export"  # an exported program cannot leave the CPU
+        self._program = (
+            _open(content, description["source"]),
+        )  # no part of this module: it has one mode only
+        self._stays = (
+            description["source"] == "torch_export"
+        )  # an exported program cannot leave the CPU
 
     def _layers(self) -> tuple[str, tuple[str, ...]]:
-        self.order = self.description.get("order") or range(self.description["parts"])  # features, logits, early_1, ...
+        self.order = self.description.get("order") or range(
+            self.description["parts"]
+        )  # features, logits, early_1, ...
         early = tuple(f"early_{i + 1}" for i in range(len(self.order) - 2))
         self.outputs = ("features", *early, "logits")
         return "features", early or ("features",)
@@ -134,7 +164,11 @@ class Archive(Own):
     def returned(self, x: Tensor) -> Any:
         """Return what the program returns."""
         (program,) = self._program
-        return program(self.prepared(x).cpu()) if self._stays else program.to(x.device)(self.prepared(x))
+        return (
+            program(self.prepared(x).cpu())
+            if self._stays
+            else program.to(x.device)(self.prepared(x))
+        )
 
     def plain(self, x: Tensor) -> Tensor:
         """Return the logits as the network gives them."""
@@ -142,7 +176,9 @@ class Archive(Own):
 
 
 def build(description: Description) -> nn.Module:
-    """Return the network of code that ``source`` names, in evaluation mode. Raises InputError where there is none."""
+    """Return the network of code that ``source`` names, in evaluation mode. Raises InputError where
+    there is none.
+    """
     source, arguments = description["source"], description["arguments"]
     if source == "entrypoint":
         name, function = description["entrypoint"], _function(description["entrypoint"])
@@ -159,8 +195,14 @@ def build(description: Description) -> nn.Module:
             "params.yaml", f"{source} {name}", _reason(error), "a function that builds a network"
         ) from None
     if not isinstance(net, nn.Module):
-        raise InputError("params.yaml", f"{source} {name}", type(net).__name__, "a function that returns an nn.Module")
-    # else torch's transformer layers, where no gradient is wanted, pass their own submodules by, which may be ``layer``
+        raise InputError(
+            "params.yaml",
+            f"{source} {name}",
+            type(net).__name__,
+            "a function that returns an nn.Module",
+        )
+    # else torch's transformer layers, where no gradient is wanted, pass their own submodules by,
+    # which may be ``layer``
     torch.backends.mha.set_fastpath_enabled(False)
     return net.eval().requires_grad_(False)
 
@@ -171,7 +213,9 @@ def _function(entrypoint: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # the module's own code runs
         expected = "package.module:function, importable from the project's folder"
-        raise InputError("params.yaml", "entrypoint", f"{entrypoint} ({_reason(error)})", expected) from None
+        raise InputError(
+            "params.yaml", "entrypoint", f"{entrypoint} ({_reason(error)})", expected
+        ) from None
 
 
 def _library(source: str) -> Any:
@@ -182,7 +226,9 @@ def _library(source: str) -> Any:
     try:
         import timm
     except ImportError:
-        raise InputError("params.yaml", "source", source, "timm installed: pip install -e '.[timm]'") from None
+        raise InputError(
+            "params.yaml", "source", source, "timm installed: pip install -e '.[timm]'"
+        ) from None
     return timm.create_model
 
 
@@ -195,12 +241,19 @@ def load_weights(net: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     if path.suffix in PICKLES:
-        convert = f"safetensors.torch.save_file(torch.load('{path.name}', weights_only=True), 'weights.safetensors')"
-        raise InputError(path, "weights", "a pickle", f"safetensors, since a pickle can run code: {convert}")
+        convert = (
+            f"safetensors.torch.save_file(torch.load('{path.name}', weights_only=True),"
+            " 'weights.safetensors')"
+        )
+        raise InputError(
+            path, "weights", "a pickle", f"safetensors, since a pickle can run code: {convert}"
+        )
     try:
         tensors = load_file(path)
     except Exception as error:
-        raise InputError(path, "weights", f"unreadable ({_reason(error)})", "a safetensors file") from None
+        raise InputError(
+            path, "weights", f"unreadable ({_reason(error)})", "a safetensors file"
+        ) from None
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:
@@ -209,16 +262,23 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 def read_archive(path: Path, source: str) -> bytes:
-    """Return the bytes of a TorchScript or torch.export file. Raises InputError where it is neither."""
+    """Return the bytes of a TorchScript or torch.export file. Raises InputError where it is
+    neither.
+    """
     import zipfile
 
     try:
         with zipfile.ZipFile(path) as file:
             members = {Path(name).name for name in file.namelist()}
     except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(path, "file", f"unreadable ({_reason(error)})", f"a {source} archive") from None
+        raise InputError(
+            path, "file", f"unreadable ({_reason(error)})", f"a {source} archive"
+        ) from None
     if ARCHIVES[source] not in members:
-        expected = f"a {source} archive (pickled weights cannot be used: source entrypoint takes safetensors)"
+        expected = (
+            f"a {source} archive (pickled weights cannot be used: source entrypoint takes"
+            " safetensors)"
+        )
         raise InputError(path, "file", "another kind of zip", expected)
     return path.read_bytes()
 
@@ -231,7 +291,9 @@ def _open(content: bytes, source: str) -> Any:
             with _weights_only():
                 program = torch.export.load(io.BytesIO(content)).module()
     except Exception as error:
-        raise InputError("own classifier", source, _reason(error), "an archive that this torch can open") from None
+        raise InputError(
+            "own classifier", source, _reason(error), "an archive that this torch can open"
+        ) from None
     for parameter in program.parameters():
         parameter.requires_grad_(False)
     return program
@@ -261,11 +323,15 @@ def save(model: Own, path: Path) -> None:
 
 
 def rebuild(tensors: dict[str, Tensor], description: Description, path: Path) -> Own:
-    """Return what save wrote, in evaluation mode. Raises InputError where the code that builds it changed."""
+    """Return what save wrote, in evaluation mode. Raises InputError where the code that builds it
+    changed.
+    """
     if description["source"] in ARCHIVES:
         return Archive(tensors["archive"].numpy().tobytes(), description).eval()
     if description.get("code") not in (None, programs.key(description.get("entrypoint", ""))):
-        changed = f"the code of {description['entrypoint']} is not what the classifier was taken in with"
+        changed = (
+            f"the code of {description['entrypoint']} is not what the classifier was taken in with"
+        )
         raise InputError(path, f"{changed}; mistakes repair && dvc repro takes it in again")
     net = build(description)
     try:
@@ -273,6 +339,9 @@ def rebuild(tensors: dict[str, Tensor], description: Description, path: Path) ->
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            path, "weights", reason, "those of the network that its code builds; run stage classifier"
+            path,
+            "weights",
+            reason,
+            "those of the network that its code builds; run stage classifier",
         ) from None
     return Own(net, description).eval().requires_grad_(False)

@@ -17,7 +17,9 @@ from mistakes.networks.models import Model
 
 @dataclass(frozen=True)
 class Batch:
-    """What a classifier makes of n images: features float32 (n, d), logits float32 (n, k), early float32 (n, m_i)."""
+    """What a classifier makes of n images: features float32 (n, d), logits float32 (n, k), early
+    float32 (n, m_i).
+    """
 
     features: Array
     logits: Array
@@ -31,7 +33,9 @@ class Batch:
 
     def take(self, rows: Array) -> "Batch":
         """Return the images at ``rows``, int64 (m,)."""
-        return Batch(self.features[rows], self.logits[rows], tuple(part[rows] for part in self.early))
+        return Batch(
+            self.features[rows], self.logits[rows], tuple(part[rows] for part in self.early)
+        )
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,24 @@ def early_name(block: int) -> str:
 
 
 def load(folder: Path) -> Batch:
-    """Return the stored features of one split, memory-mapped. Raises InputError as load_arrays does."""
+    """Return the stored features of one split, memory-mapped. Raises InputError as load_arrays
+    does.
+    """
     early = [early_name(i) for i in range(len(list(folder.glob("early_*.npy"))))]
     features, logits, *parts = load_arrays(folder, "features", "logits", *early)
     return Batch(features, logits, tuple(parts))
 
 
 def of_sets(
-    model: Model | None, layer: str, early: Sequence[str] | None, batch_size: int, device: torch.device
+    model: Model | None,
+    layer: str,
+    early: Sequence[str] | None,
+    batch_size: int,
+    device: torch.device,
 ) -> Callable[[Path], Batch]:
-    """Return what gives the outputs of the set in a folder: of its images, or without a model those that it holds."""
+    """Return what gives the outputs of the set in a folder: of its images, or without a model those
+    that it holds.
+    """
     if model is None:
         return load
     extractor = Extractor(model, layer, early, device)
@@ -68,11 +80,13 @@ def of_sets(
 class Extractor:
     """A classifier that also gives the output of some of its layers."""
 
-    def __init__(self, model: Model, layer: str, early: Sequence[str] | None, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, layer: str, early: Sequence[str] | None, device: torch.device
+    ) -> None:
         """Look up the layers, as module layers names them.
 
-        layer : of the features, or ``penultimate``. early : of the early features; None: the classifier's blocks.
-        Raises InputError naming the layers there are.
+        layer : of the features, or ``penultimate``. early : of the early features; None: the
+        classifier's blocks. Raises InputError naming the layers there are.
         """
         nodes = layers.names(model)
         self._node = model.penultimate if layer == "penultimate" else layer
@@ -81,7 +95,9 @@ class Extractor:
         for key, node in [("layer", self._node), *(("early", block) for block in self._blocks)]:
             if not layers.known(node, nodes):
                 expected = f"penultimate or one of {', '.join(nodes)}"
-                raise InputError("params.yaml", f"features.{key}", layer if key == "layer" else node, expected)
+                raise InputError(
+                    "params.yaml", f"features.{key}", layer if key == "layer" else node, expected
+                )
         wanted = list(dict.fromkeys([self._node, *self._blocks, self._logits]))
         # own networks get images as torch lays them out: they may use ``view``
         layout = {"memory_format": torch.channels_last} if isinstance(model, Classifier) else {}
@@ -93,33 +109,51 @@ class Extractor:
     def tensors(self, x: Tensor) -> Outputs:
         """Return the outputs of images (n, c, h, w) in [0, 1]; differentiable.
 
-        features : maps (n, c, h, w) are averaged over space; of tokens (n, tokens, c) it is the first or the mean.
-        early : of maps and tokens, mean and deviation of each channel over space (n, 2c), so that a pattern that is odd
-        anywhere shows; of anything else, the values themselves.
+        features : maps (n, c, h, w) are averaged over space; of tokens (n, tokens, c) it is the
+        first or the mean. early : of maps and tokens, mean and deviation of each channel over space
+        (n, 2c), so that a pattern that is odd anywhere shows; of anything else, the values
+        themselves.
         """
         found, layout = self._network(x), self._layout
         z = layers.vector(found[self._node], self._node, layout)
-        early = tuple(_moments(layers.channels_first(found[block], block, layout)) for block in self._blocks)
+        early = tuple(
+            _moments(layers.channels_first(found[block], block, layout)) for block in self._blocks
+        )
         return Outputs(z, found[self._logits], early)
 
     @torch.no_grad()
     def batches(self, images: Array, batch_size: int) -> Iterator[Batch]:
-        """Yield the outputs of uint8 images (n, c, h, w), in order; raises InputError where one is NaN or infinite."""
+        """Yield the outputs of uint8 images (n, c, h, w), in order; raises InputError where one is
+        NaN or infinite.
+        """
         for start in range(0, len(images), batch_size):
             outputs = self.tensors(to_unit(images[start : start + batch_size], self._device))
             for part in (outputs.features, outputs.logits, *outputs.early):
                 finite = torch.isfinite(part).all(1)
                 if not finite.all():
                     row = start + int(finite.int().argmin())
-                    raise InputError("classifier", f"features of image {row}", "NaN or infinite", "finite numbers")
+                    raise InputError(
+                        "classifier",
+                        f"features of image {row}",
+                        "NaN or infinite",
+                        "finite numbers",
+                    )
             early = tuple(part.float().cpu().numpy() for part in outputs.early)
-            yield Batch(outputs.features.float().cpu().numpy(), outputs.logits.float().cpu().numpy(), early)
+            yield Batch(
+                outputs.features.float().cpu().numpy(), outputs.logits.float().cpu().numpy(), early
+            )
 
     def whole(self, images: Array, batch_size: int) -> Batch:
         """Return the outputs of all images at once."""
         parts = list(self.batches(images, batch_size))
-        early = tuple(np.concatenate(blocks) for blocks in zip(*(p.early for p in parts), strict=True))
-        return Batch(np.concatenate([p.features for p in parts]), np.concatenate([p.logits for p in parts]), early)
+        early = tuple(
+            np.concatenate(blocks) for blocks in zip(*(p.early for p in parts), strict=True)
+        )
+        return Batch(
+            np.concatenate([p.features for p in parts]),
+            np.concatenate([p.logits for p in parts]),
+            early,
+        )
 
 
 def _moments(maps: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Which images of fit have labels: all of them, or a few that a seed draws; the others' labels are read by nothing."""
+"""Which images of fit have labels: all of them, or a few that a seed draws; the others' labels are
+read by nothing.
+"""
 
 import numpy as np
 
@@ -9,28 +11,39 @@ from mistakes.errors import InputError
 def given(labels: Array, number: int | str, seed: int) -> Array:
     """Return the positions, int64 (m,), ascending, of the images whose labels a training may read.
 
-    labels : int (n,). number : ``all``, or how many: a share of each class as large as its share of the images (largest
-    remainder), and at least one image. Raises InputError where there are fewer images, or more classes.
+    labels : int (n,). number : ``all``, or how many: a share of each class as large as its share of
+    the images (largest remainder), and at least one image. Raises InputError where there are fewer
+    images, or more classes.
     """
     if number == "all":
         return np.arange(len(labels))
     m = int(number)
     classes, counts = np.unique(labels, return_counts=True)
     if not len(classes) <= m <= len(labels):
-        expected = f"all, or {len(classes)} (one of each class) to {len(labels)} (the images of fit)"
+        expected = (
+            f"all, or {len(classes)} (one of each class) to {len(labels)} (the images of fit)"
+        )
         raise InputError("params.yaml", "labels of the classifier", m, expected)
     exact = counts * m / len(labels)
     shares = np.maximum(exact.astype(int), 1)
-    while shares.sum() != m:  # the class that is furthest from its share gives or gets an image, and keeps one
+    while (
+        shares.sum() != m
+    ):  # the class that is furthest from its share gives or gets an image, and keeps one
         lacking = np.where((shares > 1) | (shares.sum() < m), exact - shares, np.inf)
-        shares[lacking.argmax() if shares.sum() < m else lacking.argmin()] += np.sign(m - shares.sum())
+        shares[lacking.argmax() if shares.sum() < m else lacking.argmin()] += np.sign(
+            m - shares.sum()
+        )
     rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, shares, strict=True)]
+    drawn = [
+        rng.permutation(np.flatnonzero(labels == c))[:k]
+        for c, k in zip(classes, shares, strict=True)
+    ]
     return np.sort(np.concatenate(drawn))
 
 
 def completed(labels: Array, logits: Array, number: int | str, seed: int) -> Array:
-    """Return the labels (n,) where ``given`` finds them, and the class that logits (n, k) predict everywhere else.
+    """Return the labels (n,) where ``given`` finds them, and the class that logits (n, k) predict
+    everywhere else.
 
     For whatever is fitted with labels: it must not know more of them than the classifier did.
     """

@@ -1,8 +1,10 @@
-"""The layers of a network by name, a function that gives the outputs of some of them, and where their channels are.
+"""The layers of a network by name, a function that gives the outputs of some of them, and where
+their channels are.
 
-The output of a layer is a vector (n, d), maps (n, c, h, w) or (n, c, length), or tokens (n, tokens, c), of which a grid
-(n, h, w, c) is one kind. Which it is no shape tells, but the modules that write and read tensors of that shape do: a
-linear layer has its channels last, a convolution has them first.
+The output of a layer is a vector (n, d), maps (n, c, h, w) or (n, c, length), or tokens (n, tokens,
+c), of which a grid (n, h, w, c) is one kind. Which it is no shape tells, but the modules that write
+and read tensors of that shape do: a linear layer has its channels last, a convolution has them
+first.
 """
 
 import re
@@ -16,15 +18,18 @@ from torch import Tensor, nn
 from mistakes.errors import InputError
 from mistakes.networks.external import Archive
 
-Layout = Mapping[str, Any]  # of the outputs of a network's layers; ``layout`` and ``kind`` say of which keys
+Layout = Mapping[
+    str, Any
+]  # of the outputs of a network's layers; ``layout`` and ``kind`` say of which keys
 MAPS: Layout = {"first": [], "last": [], "stated": "maps", "tokens": "mean"}
 
 
 def names(model: nn.Module) -> list[str]:
     """Return the names of the layers, the last of them the logits.
 
-    These are the nodes of the network's graph as torchvision names them; the modules that it is made of where torch.fx
-    cannot draw the graph (a path that depends on the data); the outputs where it is an archive.
+    These are the nodes of the network's graph as torchvision names them; the modules that it is
+    made of where torch.fx cannot draw the graph (a path that depends on the data); the outputs
+    where it is an archive.
     """
     if isinstance(model, Archive):
         return list(model.outputs)
@@ -43,8 +48,11 @@ def known(name: str, layers: Sequence[str]) -> bool:
     return name in layers or any(layer.startswith(f"{name}.") for layer in layers)
 
 
-def cut(model: nn.Module, wanted: Sequence[str], device: torch.device, **to: Any) -> Callable[[Tensor], Any]:
-    """Return a function of images (n, c, h, w) that gives a mapping from the layers ``wanted`` to their outputs.
+def cut(
+    model: nn.Module, wanted: Sequence[str], device: torch.device, **to: Any
+) -> Callable[[Tensor], Any]:
+    """Return a function of images (n, c, h, w) that gives a mapping from the layers ``wanted`` to
+    their outputs.
 
     to : for the network's ``to``, beside ``device``.
     """
@@ -56,7 +64,9 @@ def cut(model: nn.Module, wanted: Sequence[str], device: torch.device, **to: Any
     from torchvision.models.feature_extraction import create_feature_extractor
 
     network: nn.Module = (
-        create_feature_extractor(model, list(wanted), suppress_diff_warning=True).to(device, **to).eval()
+        create_feature_extractor(model, list(wanted), suppress_diff_warning=True)
+        .to(device, **to)
+        .eval()
     )
     return network
 
@@ -65,7 +75,9 @@ def _hooked(model: nn.Module, wanted: Sequence[str]) -> Callable[[Tensor], dict[
     def run(x: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         hooks = [
-            model.get_submodule(name).register_forward_hook(lambda _m, _in, out, name=name: found.update({name: out}))
+            model.get_submodule(name).register_forward_hook(
+                lambda _m, _in, out, name=name: found.update({name: out})
+            )
             for name in wanted
             if name != "output"
         ]
@@ -80,10 +92,12 @@ def _hooked(model: nn.Module, wanted: Sequence[str]) -> Callable[[Tensor], dict[
 
 
 def layout(model: nn.Module, x: Tensor, stated: str | None) -> Layout:
-    """Return which shapes (without n) in a network have channels first, which have them last, and what tokens become.
+    """Return which shapes (without n) in a network have channels first, which have them last, and
+    what tokens become.
 
-    Found by running ``model`` on images (n, c, h, w) and looking at what modules read and write. stated : class, mean
-    or maps, by the user; None: the class token where the network has a parameter of such a name, else the mean.
+    Found by running ``model`` on images (n, c, h, w) and looking at what modules read and write.
+    stated : class, mean or maps, by the user; None: the class token where the network has a
+    parameter of such a name, else the mean.
     """
     first, last = set(), set()
 
@@ -105,7 +119,10 @@ def layout(model: nn.Module, x: Tensor, stated: str | None) -> Layout:
     finally:
         for hook in hooks:
             hook.remove()
-    has_one = any(re.search("class_token|cls_token|class_embedding", name) for name, _ in model.named_parameters())
+    has_one = any(
+        re.search("class_token|cls_token|class_embedding", name)
+        for name, _ in model.named_parameters()
+    )
     tokens = stated if stated in ("class", "mean") else "class" if has_one else "mean"
     sides = {"first": sorted(map(list, first - last)), "last": sorted(map(list, last - first))}
     return sides | {"stated": stated, "tokens": tokens}
@@ -124,13 +141,16 @@ def _channels(module: nn.Module) -> tuple[int, ...]:
 
 
 def _is_of_maps(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.conv._ConvNd | nn.modules.batchnorm._NormBase | nn.GroupNorm)
+    return isinstance(
+        module, nn.modules.conv._ConvNd | nn.modules.batchnorm._NormBase | nn.GroupNorm
+    )
 
 
 def kind(part: Tensor, layout: Layout) -> str:
     """Return what the output of a layer is: ``vector``, ``maps``, ``tokens``, or ``unknown``.
 
-    layout : of the network. What is stated decides where no module shows which axis has the channels; maps, always.
+    layout : of the network. What is stated decides where no module shows which axis has the
+    channels; maps, always.
     """
     shape = list(part.shape[1:])
     if len(shape) < 2:
@@ -148,17 +168,24 @@ def channels_first(part: Tensor, name: str, layout: Layout) -> Tensor:
     Raises InputError where it is no such tensor, or which axis has the channels is unknown.
     """
     if not isinstance(part, Tensor) or part.dim() < 2:
-        shown = f"a tensor {tuple(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
+        shown = (
+            f"a tensor {tuple(part.shape)}"
+            if isinstance(part, Tensor)
+            else f"a {type(part).__name__}"
+        )
         expected = "a tensor with a row for each image is needed"
-        raise InputError("params.yaml", f"layer {name.removeprefix('net.')} gives {shown}; {expected}")
+        raise InputError(
+            "params.yaml", f"layer {name.removeprefix('net.')} gives {shown}; {expected}"
+        )
     found = kind(part, layout)
     if found == "unknown":
         a, b = part.shape[1:]
         raise InputError(
             "params.yaml",
-            f"layer {name.removeprefix('net.')} gives {a} x {b} numbers for an image, and the network does not show "
-            "which of them are channels: the entry of the classifier says it by the key tokens, class (the first of "
-            f"{a} tokens), mean (of all {a} tokens) or maps (the first axis is the channels)",
+            f"layer {name.removeprefix('net.')} gives {a} x {b} numbers for an image, and the"
+            " network does not show which of them are channels: the entry of the classifier says"
+            f" it by the key tokens, class (the first of {a} tokens), mean (of all {a} tokens) or"
+            " maps (the first axis is the channels)",
         )
     return part.flatten(1, -2).transpose(1, 2) if found == "tokens" else part
 
@@ -166,7 +193,8 @@ def channels_first(part: Tensor, name: str, layout: Layout) -> Tensor:
 def vector(part: Tensor, name: str, layout: Layout) -> Tensor:
     """Return the output (n, ...) of layer ``name`` as features (n, d).
 
-    Maps are averaged over space; of tokens, as ``layout`` says, it is the first or the mean. A grid is averaged always.
+    Maps are averaged over space; of tokens, as ``layout`` says, it is the first or the mean. A grid
+    is averaged always.
     """
     maps = channels_first(part, name, layout)
     if part.dim() == 3 and layout["tokens"] == "class" and kind(part, layout) == "tokens":

@@ -16,18 +16,25 @@ FLAT = "no loss of this classifier has a gradient that is not zero, along which 
 def load(path: Path, trust: bool = True) -> Model:
     """Rebuild what stage classifier wrote, in evaluation mode.
 
-    Raises InputError where the file is corrupt, and without ``trust`` where it names a program of others to run.
+    Raises InputError where the file is corrupt, and without ``trust`` where it names a program of
+    others to run.
     """
     tensors, description = load_tensors(path)
     if not trust and description.get("source") in external.PROGRAMS:
         program = str(description.get("entrypoint", description["source"]))
         expected = "one that you trust: say so with --trust (in Python trust=True), and it runs"
         raise InputError(path, "program", program, expected)
-    return external.rebuild(tensors, description, path) if "source" in description else architectures.load(path)
+    return (
+        external.rebuild(tensors, description, path)
+        if "source" in description
+        else architectures.load(path)
+    )
 
 
 def differentiable(model: Model, images: Array, device: torch.device) -> bool:
-    """Say whether the logits of uint8 images (n, c, h, w) have a gradient; only the first image is tried."""
+    """Say whether the logits of uint8 images (n, c, h, w) have a gradient; only the first image is
+    tried.
+    """
     x = architectures.to_unit(images[:1], device).requires_grad_()
     try:
         torch.autograd.grad(model(x).sum(), x)

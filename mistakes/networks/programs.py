@@ -12,8 +12,8 @@ ELSEWHERE = ("mistakes", "stages")  # DVC watches the project's code
 def files(entrypoint: str) -> dict[str, Path]:
     """Return the files of the modules that ``package.module:function`` is made of, by module name.
 
-    Those that it imports are followed, at the top or inside a function; what Python or pip installed
-    is left out. Empty where the module cannot be found.
+    Those that it imports are followed, at the top or inside a function; what Python or pip
+    installed is left out. Empty where the module cannot be found.
     """
     found: dict[str, Path] = {}
     waiting = [entrypoint.partition(":")[0]]
@@ -33,7 +33,9 @@ def key(entrypoint: str) -> str:
 
 
 def _file(name: str) -> Path | None:
-    """Return the file of a module of the user's, found without running any; a package's own is its __init__.py."""
+    """Return the file of a module of the user's, found without running any; a package's own is its
+    __init__.py.
+    """
     top, *inside = name.split(".")
     try:
         spec = None if top in (*ELSEWHERE, "__main__") else importlib.util.find_spec(top)
@@ -45,8 +47,14 @@ def _file(name: str) -> Path | None:
         places = [Path(spec.origin)] if spec.has_location and spec.origin else []
     else:
         folders = [Path(folder, *inside) for folder in spec.submodule_search_locations or []]
-        places = [place for path in folders for place in (path / "__init__.py", path.with_name(path.name + ".py"))]
-    installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "purelib", "platlib")}
+        places = [
+            place
+            for path in folders
+            for place in (path / "__init__.py", path.with_name(path.name + ".py"))
+        ]
+    installed = {
+        Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "purelib", "platlib")
+    }
     for path in (place.resolve() for place in places):
         if path.suffix == ".py" and path.is_file() and not installed & set(path.parents):
             return path
@@ -64,7 +72,9 @@ def _imported(name: str, path: Path) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            above = (
+                package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            )
             module = ".".join([*above, *([node.module] if node.module else [])])
             found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return found

@@ -15,7 +15,9 @@ from mistakes.networks.augmentation import weak
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained: SGD with Nesterov momentum, a learning rate that rises over 20 % and falls to 0."""
+    """How a network is trained: SGD with Nesterov momentum, a learning rate that rises over 20 %
+    and falls to 0.
+    """
 
     epochs: int
     batch_size: int
@@ -37,10 +39,12 @@ def train(
     on_epoch: Callable[[int, float], dict[str, float]],
     checkpoint: Path,
 ) -> list[dict[str, float]]:
-    """Train in place on images (n, c, h, w), uint8, and labels (n,); the result is a function of ``schedule.seed``.
+    """Train in place on images (n, c, h, w), uint8, and labels (n,); the result is a function of
+    ``schedule.seed``.
 
-    Returns epoch, mean loss and what ``on_epoch(epoch, loss)`` returned, for each epoch. After each, ``checkpoint`` is
-    written; where it exists, training goes on from it, and ends with the same weights as if it had never stopped.
+    Returns epoch, mean loss and what ``on_epoch(epoch, loss)`` returned, for each epoch. After
+    each, ``checkpoint`` is written; where it exists, training goes on from it, and ends with the
+    same weights as if it had never stopped.
     """
     model.to(device).to(memory_format=torch.channels_last)
     optimiser = descent(model, schedule)
@@ -56,19 +60,26 @@ def train(
 def descent(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Return the optimiser of a schedule."""
     return torch.optim.SGD(
-        model.parameters(), schedule.learning_rate, schedule.momentum, weight_decay=schedule.weight_decay,
+        model.parameters(),
+        schedule.learning_rate,
+        schedule.momentum,
+        weight_decay=schedule.weight_decay,
         nesterov=schedule.momentum > 0,
-    )  # fmt: skip
+    )
 
 
 def draws(schedule: Schedule, epoch: int) -> torch.Generator:
-    """Return the generator of an epoch, counted from 0: a resumed run draws what an undisturbed one would."""
+    """Return the generator of an epoch, counted from 0: a resumed run draws what an undisturbed one
+    would.
+    """
     return torch.Generator().manual_seed(schedule.seed * 1_000_003 + epoch)
 
 
 def autocast(schedule: Schedule, device: torch.device) -> torch.autocast:
     """Return the context in which the network computes, in bfloat16 where the schedule says so."""
-    half = schedule.precision == "bfloat16" or (schedule.precision == "auto" and fast_bfloat16(device))
+    half = schedule.precision == "bfloat16" or (
+        schedule.precision == "auto" and fast_bfloat16(device)
+    )
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
@@ -79,7 +90,12 @@ def pace(optimiser: torch.optim.Optimizer, schedule: Schedule, progress: float) 
 
 
 def _epoch(
-    model: Classifier, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, schedule: Schedule, epoch: int
+    model: Classifier,
+    optimiser: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    schedule: Schedule,
+    epoch: int,
 ) -> float:
     model.train()
     generator = draws(schedule, epoch)
@@ -99,36 +115,55 @@ def _epoch(
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Say whether bfloat16 is faster than float32 here: processors without AVX-512 emulate it ten times slower."""
+    """Say whether bfloat16 is faster than float32 here: processors without AVX-512 emulate it ten
+    times slower.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def triangle(progress: float, peak: float = 0.2) -> float:
-    """Return the share of the full learning rate: from 0.04 up to 1 at ``peak``, then straight down to 0 at 1."""
+    """Return the share of the full learning rate: from 0.04 up to 1 at ``peak``, then straight down
+    to 0 at 1.
+    """
     return max(progress / peak, 0.04) if progress < peak else (1 - progress) / (1 - peak)
 
 
 def keep(
-    models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, history: list[dict[str, float]], checkpoint: Path
+    models: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+    checkpoint: Path,
 ) -> None:
     """Write a checkpoint from which ``resume`` goes on."""
-    momenta = {f"momentum.{i}": state["momentum_buffer"] for i, state in enumerate(optimiser.state.values()) if state}
-    weights = {f"{name}.{key}": value for name, model in models.items() for key, value in model.state_dict().items()}
+    momenta = {
+        f"momentum.{i}": state["momentum_buffer"]
+        for i, state in enumerate(optimiser.state.values())
+        if state
+    }
+    weights = {
+        f"{name}.{key}": value
+        for name, model in models.items()
+        for key, value in model.state_dict().items()
+    }
     save_tensors(checkpoint, weights | momenta, {"history": history})
 
 
 def resume(
     models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, checkpoint: Path
 ) -> list[dict[str, float]]:
-    """Restore models and optimiser where there is a checkpoint; return the history of the epochs that are done."""
+    """Restore models and optimiser where there is a checkpoint; return the history of the epochs
+    that are done.
+    """
     if not checkpoint.exists():
         return []
     tensors, description = load_tensors(checkpoint)
     for name, model in models.items():
         prefix = f"{name}."
-        model.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+        model.load_state_dict(
+            {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+        )
     for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
         if f"momentum.{i}" in tensors:
             momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])

@@ -1,4 +1,6 @@
-"""Taking in an own classifier, or its outputs: everything that later stages rely on is tried here, once."""
+"""Taking in an own classifier, or its outputs: everything that later stages rely on is tried here,
+once.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,28 +19,45 @@ from mistakes.networks.architectures import to_unit
 _TRIED = 4  # images
 
 
-def take(entry: Mapping[str, Any], where: str, images: Array, classes: int, device: torch.device) -> external.Own:
-    """Return the own classifier of an entry of ``classifiers``, checked on images (n, c, h, w), uint8.
+def take(
+    entry: Mapping[str, Any], where: str, images: Array, classes: int, device: torch.device
+) -> external.Own:
+    """Return the own classifier of an entry of ``classifiers``, checked on images (n, c, h, w),
+    uint8.
 
-    where : the entry's place in params.yaml. Raises InputError where channels, a layer, the outputs, the number of
-    classes or a value is not what the pipeline needs, or an answer depends on chance or on the other images.
+    where : the entry's place in params.yaml. Raises InputError where channels, a layer, the
+    outputs, the number of classes or a value is not what the pipeline needs, or an answer depends
+    on chance or on the other images.
     """
-    description = {key: value for key, value in entry.items() if key not in ("weights", "path", "channels")}
+    description = {
+        key: value for key, value in entry.items() if key not in ("weights", "path", "channels")
+    }
     channels = images.shape[1]
     if entry["channels"] != channels and (channels, entry["channels"]) != (1, 3):
-        raise InputError("params.yaml", f"{where}.channels", entry["channels"], f"{channels}, as the images have")
+        raise InputError(
+            "params.yaml", f"{where}.channels", entry["channels"], f"{channels}, as the images have"
+        )
     for key in ("mean", "std"):
         if len(entry[key]) != entry["channels"]:
-            raise InputError("params.yaml", f"{where}.{key}", entry[key], f"{entry['channels']} numbers, one a channel")
+            raise InputError(
+                "params.yaml",
+                f"{where}.{key}",
+                entry[key],
+                f"{entry['channels']} numbers, one a channel",
+            )
     description |= {"colour": entry["channels"] != channels, "classes": classes}
     x = to_unit(images[: 2 * _TRIED])
-    model = (_archive if entry["source"] in external.ARCHIVES else _code)(entry, where, description, x)
+    model = (_archive if entry["source"] in external.ARCHIVES else _code)(
+        entry, where, description, x
+    )
     model = model.to(device)
     _check(model, where, x.to(device))
     return model
 
 
-def _code(entry: Mapping[str, Any], where: str, description: dict[str, Any], x: Tensor) -> external.Own:
+def _code(
+    entry: Mapping[str, Any], where: str, description: dict[str, Any], x: Tensor
+) -> external.Own:
     if entry["source"] == "entrypoint":  # so that its outputs are others where the code is
         description["code"] = programs.key(entry["entrypoint"])
     net = external.build(description)
@@ -53,22 +72,41 @@ def _code(entry: Mapping[str, Any], where: str, description: dict[str, Any], x: 
     there = layers.names(model)
     for key, name in [("layer", entry["layer"]), *(("early", name) for name in entry["early"])]:
         if not layers.known(f"net.{name}", there):
-            shown = ", ".join(layer.removeprefix("net.") for layer in there if layer.startswith("net."))
+            shown = ", ".join(
+                layer.removeprefix("net.") for layer in there if layer.startswith("net.")
+            )
             raise InputError("params.yaml", f"{where}.{key}", name, f"one of {shown}")
     return model
 
 
-def _archive(entry: Mapping[str, Any], where: str, description: dict[str, Any], x: Tensor) -> external.Own:
+def _archive(
+    entry: Mapping[str, Any], where: str, description: dict[str, Any], x: Tensor
+) -> external.Own:
     path = Path(entry["path"])
     content = external.read_archive(path, entry["source"])
     draft = external.Archive(content, description | {"parts": 2})
     with torch.no_grad():
         found = _answer(draft.returned, path, x)
     parts = _parts(found)
-    if len(parts) < 2 or not all(isinstance(part, Tensor) and len(part) == len(x) for part in parts.values()):
-        raise InputError(path, "output", _shown(found), f"{external.FORM}, for an archive has no layers to be cut at")
-    second = 1 if entry["output"] is None and 1 in parts and _fits(parts[1], len(x), description["classes"]) else None
-    description |= _logits(found, entry["output"] if second is None else second, where, len(x), description["classes"])
+    if len(parts) < 2 or not all(
+        isinstance(part, Tensor) and len(part) == len(x) for part in parts.values()
+    ):
+        raise InputError(
+            path,
+            "output",
+            _shown(found),
+            f"{external.FORM}, for an archive has no layers to be cut at",
+        )
+    second = (
+        1
+        if entry["output"] is None
+        and 1 in parts
+        and _fits(parts[1], len(x), description["classes"])
+        else None
+    )
+    description |= _logits(
+        found, entry["output"] if second is None else second, where, len(x), description["classes"]
+    )
     logits = description["output"]
     others = [key for key in parts if key != logits]
     features = "features" if "features" in others else others[0]
@@ -79,7 +117,9 @@ def _archive(entry: Mapping[str, Any], where: str, description: dict[str, Any], 
 
 
 def _parts(found: Any) -> dict[int | str, Any]:
-    """Return what a network returned by the keys that own.pick takes; nothing where it is one tensor."""
+    """Return what a network returned by the keys that own.pick takes; nothing where it is one
+    tensor.
+    """
     if isinstance(found, Mapping):
         return {key: part for key, part in found.items() if isinstance(key, str)}
     if isinstance(found, tuple | list):
@@ -87,7 +127,9 @@ def _parts(found: Any) -> dict[int | str, Any]:
     if isinstance(found, Tensor):
         return {}
     named = {"logits": found.logits} if hasattr(found, "logits") else {}
-    return {key: part for key, part in getattr(found, "__dict__", {}).items() if key[0] != "_"} | named
+    return {
+        key: part for key, part in getattr(found, "__dict__", {}).items() if key[0] != "_"
+    } | named
 
 
 def _shown(found: Any) -> str:
@@ -95,7 +137,11 @@ def _shown(found: Any) -> str:
         return f"tensor {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
 
     parts = _parts(found)
-    return f"{type(found).__name__} of {', '.join(f'{k}: {one(v)}' for k, v in parts.items())}" if parts else one(found)
+    return (
+        f"{type(found).__name__} of {', '.join(f'{k}: {one(v)}' for k, v in parts.items())}"
+        if parts
+        else one(found)
+    )
 
 
 def _fits(part: Any, n: int, classes: int) -> bool:
@@ -106,10 +152,14 @@ def _single(part: Any, n: int, classes: int) -> bool:
     return classes == 2 and isinstance(part, Tensor) and tuple(part.shape) in ((n,), (n, 1))
 
 
-def _logits(found: Any, output: int | str | None, where: str, n: int, classes: int) -> dict[str, Any]:
-    """Return ``output`` and ``single`` of a description: which part of what a network returned is its logits.
+def _logits(
+    found: Any, output: int | str | None, where: str, n: int, classes: int
+) -> dict[str, Any]:
+    """Return ``output`` and ``single`` of a description: which part of what a network returned is
+    its logits.
 
-    Without a key it is the part named logits, or the only one of their shape. Raises InputError where there is none.
+    Without a key it is the part named logits, or the only one of their shape. Raises InputError
+    where there is none.
     """
     parts = _parts(found)
     if output is None and not isinstance(found, Tensor):
@@ -120,26 +170,37 @@ def _logits(found: Any, output: int | str | None, where: str, n: int, classes: i
             many = "more than one" if fitting else "none"
             raise InputError(
                 where,
-                f"the network returns a {_shown(found)}, {many} of them with {classes} numbers for each of {n} images, "
-                "one a class: the key output says which are the logits, by name or by place (from 0)",
+                f"the network returns a {_shown(found)}, {many} of them with {classes} numbers for"
+                f" each of {n} images, one a class: the key output says which are the logits, by"
+                " name or by place (from 0)",
             )
         (output,) = named or fitting
     if isinstance(output, int) and output < len(parts):
         output = list(parts)[output]
     if output is not None and output not in parts:
         there = ", ".join(map(str, parts)) or "null, since there is one output"
-        raise InputError("params.yaml", f"{where}.output", output, f"one of what the network returns: {there}")
+        raise InputError(
+            "params.yaml", f"{where}.output", output, f"one of what the network returns: {there}"
+        )
     logits = found if output is None else parts[output]
     if not isinstance(logits, Tensor):
-        raise InputError(where, f"the network returns a {_shown(found)}: the logits must be a tensor")
+        raise InputError(
+            where, f"the network returns a {_shown(found)}: the logits must be a tensor"
+        )
     single = _single(logits, n, classes)
     if output is not None:
-        print(f"{where}: the network returns a {_shown(found)}; its logits are {output}", flush=True)
+        print(
+            f"{where}: the network returns a {_shown(found)}; its logits are {output}", flush=True
+        )
     if single:
         print(f"{where}: the one logit is that of the second of two classes", flush=True)
     if not single and tuple(logits.shape) != (n, classes):
-        expected = f"({classes},), one for each class of data/images" + " (or one logit)" * (classes == 2)
-        raise InputError(where, "shape of the logits of an image", tuple(logits.shape[1:]), expected)
+        expected = f"({classes},), one for each class of data/images" + " (or one logit)" * (
+            classes == 2
+        )
+        raise InputError(
+            where, "shape of the logits of an image", tuple(logits.shape[1:]), expected
+        )
     return {"output": output, "single": single}
 
 
@@ -153,7 +214,11 @@ def _check(model: external.Own, where: str, x: Tensor) -> None:
     for name in (*wanted, last):
         part = found.get(name)
         # two numbers of images, since that of tokens may be one of them, and come first
-        if not isinstance(part, Tensor) or part.dim() < 2 or (len(part), len(few[name])) != (len(x), len(alone)):
+        if (
+            not isinstance(part, Tensor)
+            or part.dim() < 2
+            or (len(part), len(few[name])) != (len(x), len(alone))
+        ):
             shown = f"{tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
             raise InputError(where, f"output of {name}", shown, "a tensor with a row per image")
         if not torch.isfinite(part).all():
@@ -162,28 +227,48 @@ def _check(model: external.Own, where: str, x: Tensor) -> None:
     features = found[model.penultimate]
     is_tokens = layers.kind(features, layout) == "tokens"
     if layout["stated"] == "class" and features.dim() > 2 and (features.dim() > 3 or not is_tokens):
-        expected = f"mean or null: the layer gives {tuple(features.shape[1:])} for an image, no list of tokens"
+        expected = (
+            f"mean or null: the layer gives {tuple(features.shape[1:])} for an image, no list of"
+            " tokens"
+        )
         raise InputError("params.yaml", f"{where}.tokens", "class", expected)
     if is_tokens:
         what = f"the {layout['tokens']} token" if features.dim() == 3 else "the mean"
-        print(f"{where}: features are {what} of {tuple(features.shape[1:])}, tokens by channels", flush=True)
+        print(
+            f"{where}: features are {what} of {tuple(features.shape[1:])}, tokens by channels",
+            flush=True,
+        )
     logits = found[last]
     if not torch.allclose(logits[:_TRIED], alone, rtol=1e-2, atol=1e-2 * float(logits.abs().max())):
-        expected = "the same in another batch; save it in evaluation mode (dropout, batch normalisation)"
+        expected = (
+            "the same in another batch; save it in evaluation mode (dropout, batch normalisation)"
+        )
         raise InputError(where, "answer to an image", "another one", expected)
 
 
 def judge(
-    model: external.Own, where: str, images: Array, labels: Array, classes: Sequence[str], device: torch.device,
+    model: external.Own,
+    where: str,
+    images: Array,
+    labels: Array,
+    classes: Sequence[str],
+    device: torch.device,
     warn: Callable[[str], None],
-) -> float:  # fmt: skip
-    """Return the accuracy on val, images (n, c, h, w), uint8, and labels (n,), and warn of what is odd.
+) -> float:
+    """Return the accuracy on val, images (n, c, h, w), uint8, and labels (n,), and warn of what is
+    odd.
 
-    Raises InputError where they are probabilities or no numbers, or the labels seem to be in another order.
+    Raises InputError where they are probabilities or no numbers, or the labels seem to be in
+    another order.
     """
     with torch.no_grad():
-        parts = [_answer(model.plain, where, to_unit(images[i : i + 500], device)) for i in range(0, len(images), 500)]
-    logits, said = forms.checked(torch.cat(parts).float().cpu().numpy(), f"{where}, on val", len(classes))
+        parts = [
+            _answer(model.plain, where, to_unit(images[i : i + 500], device))
+            for i in range(0, len(images), 500)
+        ]
+    logits, said = forms.checked(
+        torch.cat(parts).float().cpu().numpy(), f"{where}, on val", len(classes)
+    )
     for sentence in said:
         warn(sentence)
     remedy = "for image folders raw.classes: [...] in params.yaml states it"
@@ -192,8 +277,11 @@ def judge(
     return float((logits.argmax(1) == labels).mean())
 
 
-def outputs(fit: Path, val: Path, classes: Sequence[str], out: Path, warn: Callable[[str], None]) -> dict[str, float]:
-    """Write what stage classifier writes, without a network: a file that says so, an empty history, accuracies.
+def outputs(
+    fit: Path, val: Path, classes: Sequence[str], out: Path, warn: Callable[[str], None]
+) -> dict[str, float]:
+    """Write what stage classifier writes, without a network: a file that says so, an empty history,
+    accuracies.
 
     Raises InputError where the logits do not predict the labels of val better than guessing does.
     """
@@ -220,7 +308,12 @@ def _answer(run: Any, where: object, x: Tensor) -> Any:
     try:
         return run(x)
     except Exception as error:  # code of others
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
+        reason = (
+            f"{type(error).__name__}:"
+            f" {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
+        )
         shape = "x".join(map(str, x.shape))
-        expected = "an answer (size and channels of the entry; an export has a dynamic number of images)"
+        expected = (
+            "an answer (size and channels of the entry; an export has a dynamic number of images)"
+        )
         raise InputError(where, f"answer to images {shape}", reason, expected) from None

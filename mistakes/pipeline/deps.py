@@ -1,7 +1,8 @@
 """The code that each stage depends on, as dvc.yaml lists it, for DVC sees no imports.
 
-``python -m mistakes.pipeline.deps`` writes it there. The two dear stages list the very files that they import; for all
-others the folders do, so that a new module needs no entry. Needs grimp, which the test extra brings.
+``python -m mistakes.pipeline.deps`` writes it there. The two dear stages list the very files that
+they import; for all others the folders do, so that a new module needs no entry. Needs grimp, which
+the test extra brings.
 """
 
 import re
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import grimp
 
-DEAR = ("classifier", "adversarial")  # minutes each: an edit elsewhere in a folder must not run them again
+DEAR = (
+    "classifier",
+    "adversarial",
+)  # minutes each: an edit elsewhere in a folder must not run them again
 EXEMPT = ("mistakes.config", "mistakes.pipeline.runner")  # no default of theirs changes an artifact
 
 
@@ -24,11 +28,16 @@ def _graph() -> grimp.ImportGraph:
 
 
 def closure(stage: str) -> set[str]:
-    """Return the files that ``stages/STAGE.py`` is made of: itself, and all that it imports, at the top or within."""
+    """Return the files that ``stages/STAGE.py`` is made of: itself, and all that it imports, at the
+    top or within.
+    """
     graph = _graph()
     modules = {f"stages.{stage}", *graph.find_upstream_modules(f"stages.{stage}")}
     paths = (Path(*module.split(".")) for module in modules)
-    return {(path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).as_posix() for path in paths}
+    return {
+        (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).as_posix()
+        for path in paths
+    }
 
 
 def listed(stage: str) -> list[str]:

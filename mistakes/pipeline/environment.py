@@ -15,12 +15,17 @@ from mistakes.errors import InputError
 
 
 def require_system() -> None:
-    """Raise InputError where the operating system has no file locks and no account of memory, as Windows has not."""
+    """Raise InputError where the operating system has no file locks and no account of memory, as
+    Windows has not.
+    """
     try:
         import fcntl  # noqa: F401
         import resource  # noqa: F401
     except ImportError:
-        told = "it runs on Linux and macOS, and on Windows in WSL 2 (this Python lacks the module fcntl or resource)"
+        told = (
+            "it runs on Linux and macOS, and on Windows in WSL 2 (this Python lacks the module"
+            " fcntl or resource)"
+        )
         raise InputError("mistakes", told) from None
 
 
@@ -33,7 +38,8 @@ def peak_memory() -> float:
 
 
 def packages() -> str:
-    """Return interpreter and platform, a comment, and a line NAME==VERSION for each package that can be imported.
+    """Return interpreter and platform, a comment, and a line NAME==VERSION for each package that
+    can be imported.
 
     Read from the names of folders, which takes milliseconds; without this project itself.
     """
@@ -41,10 +47,14 @@ def packages() -> str:
     for folder in sys.path:
         for path in Path(folder).glob("*.dist-info"):
             name, _, version = path.stem.partition("-")
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)  # what is found first is imported
+            found.setdefault(
+                re.sub(r"[-_.]+", "-", name).lower(), version
+            )  # what is found first is imported
     found.pop("mistakes", None)
     head = f"# python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    return "\n".join([head, *(f"{name}=={version}" for name, version in sorted(found.items()))]) + "\n"
+    return (
+        "\n".join([head, *(f"{name}=={version}" for name, version in sorted(found.items()))]) + "\n"
+    )
 
 
 def digest(text: str) -> str:
@@ -53,13 +63,17 @@ def digest(text: str) -> str:
 
 
 def commit() -> str:
-    """Return the commit that the working tree stands on; in a DVC experiment its baseline; empty without git."""
+    """Return the commit that the working tree stands on; in a DVC experiment its baseline; empty
+    without git.
+    """
     baseline = os.environ.get("DVC_EXP_BASELINE_REV")
     return baseline or _git("rev-parse", "--verify", "--quiet", "HEAD").strip()
 
 
 def changed(since: str) -> list[str]:
-    """Return the files of the project that differ from the commit ``since``; before the first commit, all files."""
+    """Return the files of the project that differ from the commit ``since``; before the first
+    commit, all files.
+    """
     if since:
         return _git("diff", "--name-only", "--relative", "-z", since).split("\0")[:-1]
     return _git("ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")[:-1]

@@ -1,8 +1,9 @@
-"""A journal of stage executions on this machine's disk: what MLflow is told, kept until it has been told.
+"""A journal of stage executions on this machine's disk: what MLflow is told, kept until it has been
+told.
 
-One file an execution, JSON lines: ``start``, any number of ``metrics``, ``end``. The file is locked while its stage
-runs, so a file that can be locked and has no ``end`` belongs to a process that was killed. Writing it needs neither
-MLflow nor a network, so tracking never delays or decides a stage.
+One file an execution, JSON lines: ``start``, any number of ``metrics``, ``end``. The file is locked
+while its stage runs, so a file that can be locked and has no ``end`` belongs to a process that was
+killed. Writing it needs neither MLflow nor a network, so tracking never delays or decides a stage.
 """
 
 import json
@@ -19,9 +20,11 @@ Event = dict[str, Any]
 
 
 def root() -> Path:
-    """Return DVC's root: in `dvc exp run --temp` the working folder is thrown away, DVC_ROOT is not.
+    """Return DVC's root: in `dvc exp run --temp` the working folder is thrown away, DVC_ROOT is
+    not.
 
-    Without DVC_ROOT it is, as for DVC, the nearest folder that holds .dvc, which may lie above the project's.
+    Without DVC_ROOT it is, as for DVC, the nearest folder that holds .dvc, which may lie above the
+    project's.
     """
     if "DVC_ROOT" in os.environ:
         return Path(os.environ["DVC_ROOT"]).resolve()
@@ -37,8 +40,11 @@ def local(*parts: str) -> Path:
 class Execution:
     """One execution of one stage; every method appends a line."""
 
-    def __init__(self, stage: str, name: str | None, key: str, environment: str = "", commit: str = "") -> None:
-        """Begin. ``name`` is the classifier's (None for stages that serve all), ``key`` its progress key.
+    def __init__(
+        self, stage: str, name: str | None, key: str, environment: str = "", commit: str = ""
+    ) -> None:
+        """Begin. ``name`` is the classifier's (None for stages that serve all), ``key`` its
+        progress key.
 
         ``environment`` and ``commit``: packages and commit, as module environment tells them.
         """
@@ -47,8 +53,17 @@ class Execution:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
         _flock(self._file)
-        dvc = {key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
-        where = {"pid": os.getpid(), "host": socket.gethostname(), "environment": environment, "commit": commit}
+        dvc = {
+            key: os.environ[key]
+            for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
+            if os.environ.get(key)
+        }
+        where = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "environment": environment,
+            "commit": commit,
+        }
         self._write("start", stage=stage, name=name, key=key, dvc=dvc, **where)
 
     def _write(self, event: str, **values: Any) -> Event:
@@ -78,10 +93,11 @@ def read(path: Path) -> list[Event]:
 
 
 def pending() -> Iterator[tuple[Path, list[Event]]]:
-    """Yield the finished or killed executions that MLflow has not been told; each stays locked while it is handled.
+    """Yield the finished or killed executions that MLflow has not been told; each stays locked
+    while it is handled.
 
-    A killed one gets an ``end`` with the status KILLED. Executions under way, and those that another process is
-    handling, are passed over.
+    A killed one gets an ``end`` with the status KILLED. Executions under way, and those that
+    another process is handling, are passed over.
     """
     for path in sorted(local("journal").glob("*.jsonl"), key=lambda file: file.stat().st_mtime):
         with _locked_now(path) as file:
@@ -90,7 +106,9 @@ def pending() -> Iterator[tuple[Path, list[Event]]]:
                 continue
             if events[-1]["event"] != "end":
                 when = int(path.stat().st_mtime * 1000)
-                events.append({"event": "end", "id": events[0]["id"], "time": when, "status": "KILLED"})
+                events.append(
+                    {"event": "end", "id": events[0]["id"], "time": when, "status": "KILLED"}
+                )
             yield path, events
 
 
@@ -115,7 +133,9 @@ def lock(name: str) -> Iterator[None]:
 
 
 def _flock(file: IO[str], wait: bool = True) -> None:
-    """Lock an open file until it is closed; raises BlockingIOError where another process holds it and none waits."""
+    """Lock an open file until it is closed; raises BlockingIOError where another process holds it
+    and none waits.
+    """
     import fcntl  # not there on every system: module environment says so in one line
 
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

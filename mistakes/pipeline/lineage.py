@@ -1,4 +1,6 @@
-"""From any row of MLflow to commit, hashes and environment, and from any artifact file to the row that made it."""
+"""From any row of MLflow to commit, hashes and environment, and from any artifact file to the row
+that made it.
+"""
 
 import subprocess
 import tempfile
@@ -8,16 +10,19 @@ from pathlib import Path
 
 import yaml
 
+# isort: skip (mistakes.tracking sets MLflow's limits before it is imported)
+from mlflow.entities import Run
+
 from mistakes.errors import InputError
 from mistakes.pipeline import environment, snapshot
 from mistakes.pipeline.mlflow_store import Store
 
-from mlflow.entities import Run  # isort: skip (mistakes.tracking sets MLflow's limits before it is imported)
 from mlflow.exceptions import MlflowException  # isort: skip
 
 
 def describe(what: str) -> str:
-    """Return the lineage of ``what``: a run's id, its name (the newest of that name), or a file or folder of data.
+    """Return the lineage of ``what``: a run's id, its name (the newest of that name), or a file or
+    folder of data.
 
     Raises InputError where the store has no such run, or no row that made such a file.
     """
@@ -33,7 +38,9 @@ def describe(what: str) -> str:
             lines.append(_line("execution", _title(run)))
     row = store.client.get_run(run.data.tags.get("mlflow.parentRunId", run.info.run_id))
     lines += [_line("row", _title(row)), *_commit(row)]
-    lines += _environments(store, _executions(store, row) if run.info.run_id == row.info.run_id else [run])
+    lines += _environments(
+        store, _executions(store, row) if run.info.run_id == row.info.run_id else [run]
+    )
     lines += _hashes(row)
     return "\n".join(lines) + "\n"
 
@@ -45,7 +52,10 @@ def _line(key: str, value: str) -> str:
 def _title(run: Run) -> str:
     when = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
     host = f", on {run.data.tags['host']}" if "host" in run.data.tags else ""
-    return f"{run.info.run_name} ({run.info.run_id}), {run.info.status}, {when:%Y-%m-%d %H:%M} UTC{host}"
+    return (
+        f"{run.info.run_name} ({run.info.run_id}), {run.info.status}, {when:%Y-%m-%d %H:%M}"
+        f" UTC{host}"
+    )
 
 
 def _find(store: Store, what: str) -> Run:
@@ -62,10 +72,15 @@ def _find(store: Store, what: str) -> Run:
 def md5_of_output(path: Path) -> tuple[str, str]:
     """Return what dvc.lock calls the output that ``path`` is or lies in: its md5 now, and its path.
 
-    A file outside of the pipeline's folders is taken by itself, so a copy of an artifact is known by its content.
+    A file outside of the pipeline's folders is taken by itself, so a copy of an artifact is known
+    by its content.
     """
     lock = yaml.safe_load(snapshot.WorkTree().read("dvc.lock") or b"") or {"stages": {}}
-    outs = {Path(out["path"]).resolve(): out["path"] for e in lock["stages"].values() for out in e.get("outs", [])}
+    outs = {
+        Path(out["path"]).resolve(): out["path"]
+        for e in lock["stages"].values()
+        for out in e.get("outs", [])
+    }
     for place in (path.resolve(), *path.resolve().parents):
         if place in outs:
             return snapshot.md5(place), outs[place]
@@ -73,7 +88,9 @@ def md5_of_output(path: Path) -> tuple[str, str]:
 
 
 def _maker(store: Store, md5: str, path: str) -> Run:
-    """Return the execution that made the output with this md5, or the oldest row that has it where that is unknown."""
+    """Return the execution that made the output with this md5, or the oldest row that has it where
+    that is unknown.
+    """
     having = [
         (row, key.removeprefix("md5."))
         for row in store.find(level="pipeline")
@@ -97,17 +114,27 @@ def _environments(store: Store, executions: list[Run]) -> Iterator[str]:
         if "environment" in run.data.tags
     }
     if not known:
-        yield _line("environment", "unknown to this store; constraints.txt of the commit says what was tested")
+        yield _line(
+            "environment",
+            "unknown to this store; constraints.txt of the commit says what was tested",
+        )
     here = environment.packages().splitlines()
     for digest, row in known.items():
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = store.client.download_artifacts(row, f"environment/{digest}.txt", folder)
-            except MlflowException:  # an MLflow store on disk knows its artifacts by the folder in which they once lay
-                yield _line("environment", f"environment/{digest}.txt of run {row} is lost (was the project moved?)")
+            except (
+                MlflowException
+            ):  # an MLflow store on disk knows its artifacts by the folder in which they once lay
+                yield _line(
+                    "environment",
+                    f"environment/{digest}.txt of run {row} is lost (was the project moved?)",
+                )
                 continue
             there = Path(path).read_text().splitlines()
-        yield _line("environment", f"{there[0].removeprefix('# ')}; environment/{digest}.txt of run {row}")
+        yield _line(
+            "environment", f"{there[0].removeprefix('# ')}; environment/{digest}.txt of run {row}"
+        )
         differs = sorted(set(there) - set(here))
         yield _line("", f"differs here: {', '.join(differs)}" if differs else "the same as here")
 
@@ -115,36 +142,56 @@ def _environments(store: Store, executions: list[Run]) -> Iterator[str]:
 def _executions(store: Store, row: Run) -> list[Run]:
     """Return the executions that made the row's results, those of other rows included."""
     tags = row.data.tags.items()
-    ids = {value for key, value in tags if key.startswith(("ran.", "cached.")) and value != "unknown"}
+    ids = {
+        value for key, value in tags if key.startswith(("ran.", "cached.")) and value != "unknown"
+    }
     return [store.client.get_run(run_id) for run_id in sorted(ids)]
 
 
 def _commit(row: Run) -> Iterator[str]:
-    """Yield the commit that holds the row's code, parameters and results, and the commands that bring it back."""
+    """Yield the commit that holds the row's code, parameters and results, and the commands that
+    bring it back.
+    """
     if "content_key" not in row.data.tags:
-        yield _line("commit", f"no results yet; they began from {row.data.tags.get('git.commit', 'unknown')}")
+        yield _line(
+            "commit",
+            f"no results yet; they began from {row.data.tags.get('git.commit', 'unknown')}",
+        )
         return
     exact, other = _commits(row)
     if exact or other:
         found = exact or other
-        yield _line("commit", found if exact else f"{found} (the same results; but its code or parameters differ)")
-        yield _line("get it back", f"git checkout {found} && dvc checkout    # dvc pull, where the cache lacks it")
+        yield _line(
+            "commit",
+            found if exact else f"{found} (the same results; but its code or parameters differ)",
+        )
+        yield _line(
+            "get it back",
+            f"git checkout {found} && dvc checkout    # dvc pull, where the cache lacks it",
+        )
         return
     experiment = row.data.tags.get("dvc.exp_name")
     base = row.data.tags.get("git.commit", "unknown")
     yield _line("commit", f"none here holds exactly this; it began from {base}")
     yield _line("", "changed: " + row.data.tags.get("git.changed", "unknown").replace("\n", " "))
     if experiment:
-        yield _line("get it back", f"dvc exp pull origin {experiment} && dvc exp apply {experiment}")
+        yield _line(
+            "get it back", f"dvc exp pull origin {experiment} && dvc exp apply {experiment}"
+        )
     else:
         there = "params.yaml and dvc.lock are artifacts of the row"
         yield _line("get it back", f"git fetch, and ask again; or git checkout {base}: {there}")
 
 
 def _commits(row: Run) -> tuple[str, str]:
-    """Return the commit or DVC experiment with the row's results and code, and one with its results."""
+    """Return the commit or DVC experiment with the row's results and code, and one with its
+    results.
+    """
     log = subprocess.run(
-        ["git", "log", "--all", "--format=%H", "--", "dvc.lock"], capture_output=True, text=True, check=False
+        ["git", "log", "--all", "--format=%H", "--", "dvc.lock"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     name = row.data.tags["classifier"]
     wanted, other = _md5s(row), ""
@@ -165,13 +212,23 @@ def _commits(row: Run) -> tuple[str, str]:
 
 
 def _md5s(row: Run) -> dict[str, str]:
-    return {key.removeprefix("md5."): value for key, value in row.data.tags.items() if key.startswith("md5.")}
+    return {
+        key.removeprefix("md5."): value
+        for key, value in row.data.tags.items()
+        if key.startswith("md5.")
+    }
 
 
 def _hashes(row: Run) -> Iterator[str]:
-    """Yield for each output its hash, and whether the row's stage made it or DVC had it from an earlier run."""
+    """Yield for each output its hash, and whether the row's stage made it or DVC had it from an
+    earlier run.
+    """
     for path, md5 in sorted(_md5s(row).items()):
         stage = path.split("/")[1]
         ran = row.data.tags.get(f"ran.{stage}")
-        by = f"run {ran}" if ran else f"cached, run {row.data.tags.get(f'cached.{stage}', 'unknown')}"
+        by = (
+            f"run {ran}"
+            if ran
+            else f"cached, run {row.data.tags.get(f'cached.{stage}', 'unknown')}"
+        )
         yield _line(stage, f"{md5:<36} {path}  ({by})")

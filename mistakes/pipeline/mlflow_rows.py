@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
+# isort: skip (mistakes.tracking sets MLflow's limits before it is imported)
+from mlflow import MlflowClient
+
 from mistakes.pipeline import environment, journal, snapshot
 from mistakes.pipeline.mlflow_store import Store, tolerated
 from mistakes.pipeline.snapshot import Tree
 
-from mlflow import MlflowClient  # isort: skip (mistakes.tracking sets MLflow's limits before it is imported)
 from mlflow.entities import Metric, Param, Run, RunTag  # isort: skip
 
 ARTIFACTS = (
@@ -38,11 +40,12 @@ ARTIFACTS = (
 
 
 def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
-    """Complete the row of each classifier from the files of ``tree``: parameters, metrics, artifacts, what ran.
+    """Complete the row of each classifier from the files of ``tree``: parameters, metrics,
+    artifacts, what ran.
 
-    Whatever stood in the row, it then says what the files say; doing it twice changes nothing. Returns a sentence for
-    each classifier that gets no row, and one for each artifact that could not be had. A store that does not answer is
-    one warning.
+    Whatever stood in the row, it then says what the files say; doing it twice changes nothing.
+    Returns a sentence for each classifier that gets no row, and one for each artifact that could
+    not be had. A store that does not answer is one warning.
     """
     without_row: list[str] = []
     lacking: list[str] = []
@@ -51,7 +54,9 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], 
         for name in snapshot.configuration(tree).classifiers:
             reason = snapshot.mismatch(tree, name)
             if reason:
-                without_row.append(f"no row for {name} from {tree.rev or 'the files here'}: {reason} (dvc repro)")
+                without_row.append(
+                    f"no row for {name} from {tree.rev or 'the files here'}: {reason} (dvc repro)"
+                )
                 continue
             row = _row(store, tree, name, dvc or {})
             first = first or row.info.run_id
@@ -60,7 +65,9 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], 
 
 
 def _row(store: Store, tree: Tree, name: str, dvc: dict[str, str]) -> Run:
-    """Return the row of what ``tree`` holds: the one that has it already, or the one in progress here, or a new one."""
+    """Return the row of what ``tree`` holds: the one that has it already, or the one in progress
+    here, or a new one.
+    """
     key, here = snapshot.key(tree, name), tree.rev is None
     progress = snapshot.progress_key(tree, name)
     with journal.lock("parent"):
@@ -73,12 +80,18 @@ def _row(store: Store, tree: Tree, name: str, dvc: dict[str, str]) -> Run:
 
 
 def _as_before(store: Store, tree: Tree, name: str) -> Run | None:
-    """Return the oldest row with these parameters and outputs, from when content keys were made of other things."""
+    """Return the oldest row with these parameters and outputs, from when content keys were made of
+    other things.
+    """
     values, made = _parameters(tree, name), snapshot.own_outputs(tree, name)
     md5s = {f"md5.{path}": md5 for path, md5 in made.items()}
     for row in reversed(store.find(level="pipeline", classifier=name)):
         same = all(values.get(key) == value for key, value in row.data.params.items())
-        if row.data.params and same and all(row.data.tags.get(tag) == md5 for tag, md5 in md5s.items()):
+        if (
+            row.data.params
+            and same
+            and all(row.data.tags.get(tag) == md5 for tag, md5 in md5s.items())
+        ):
             return row
     return None
 
@@ -111,7 +124,9 @@ def _chunks(items: list[Any]) -> Iterator[list[Any]]:
 
 
 def _latest(client: MlflowClient, row: Run, key: str, value: float) -> Metric:
-    """Return the metric such that it counts: to MLflow the latest is the largest by step, then time, then value."""
+    """Return the metric such that it counts: to MLflow the latest is the largest by step, then
+    time, then value.
+    """
     told = client.get_metric_history(row.info.run_id, key) if key in row.data.metrics else []
     if not told:
         return Metric(key, value, row.info.start_time, 0)
@@ -120,10 +135,17 @@ def _latest(client: MlflowClient, row: Run, key: str, value: float) -> Metric:
 
 
 def _provenance(row: Run, tree: Tree) -> dict[str, str]:
-    """Return the tags of code and commit: of the newest code that gave these results, where the code differs."""
+    """Return the tags of code and commit: of the newest code that gave these results, where the
+    code differs.
+    """
     code = snapshot.code(tree)
     if tree.rev:
-        return {"code": code, "git.commit": tree.rev, "mlflow.source.git.commit": tree.rev, "git.changed": "nothing"}
+        return {
+            "code": code,
+            "git.commit": tree.rev,
+            "mlflow.source.git.commit": tree.rev,
+            "git.changed": "nothing",
+        }
     if row.data.tags.get("code") == code and "git.changed" in row.data.tags:
         return {"code": code}
     commit = environment.commit()
@@ -133,9 +155,11 @@ def _provenance(row: Run, tree: Tree) -> dict[str, str]:
 
 
 def _executions(store: Store, row: Run, lock: dict[str, Any], parents: set[str]) -> dict[str, str]:
-    """Return ran.STAGE or cached.STAGE for each stage, with the id of the run that made its outputs.
+    """Return ran.STAGE or cached.STAGE for each stage, with the id of the run that made its
+    outputs.
 
-    parents : the rows whose executions are this row's: it, and that of the first classifier for the stages of all.
+    parents : the rows whose executions are this row's: it, and that of the first classifier for the
+    stages of all.
     """
     children = [
         child
@@ -149,19 +173,24 @@ def _executions(store: Store, row: Run, lock: dict[str, Any], parents: set[str])
         ran = [
             child.info.run_id
             for child in children
-            if child.data.tags["stage"] == stage and made <= json.loads(child.data.tags.get("outputs", "{}")).items()
+            if child.data.tags["stage"] == stage
+            and made <= json.loads(child.data.tags.get("outputs", "{}")).items()
         ]
         if not made:  # track makes nothing, so it never comes from a cache
             continue
         if ran or f"ran.{stage}" in row.data.tags:
             tags[f"ran.{stage}"] = ran[0] if ran else row.data.tags[f"ran.{stage}"]
         else:
-            tags[f"cached.{stage}"] = row.data.tags.get(f"cached.{stage}") or _maker(store, stage, dict(made))
+            tags[f"cached.{stage}"] = row.data.tags.get(f"cached.{stage}") or _maker(
+                store, stage, dict(made)
+            )
     return tags
 
 
 def _maker(store: Store, stage: str, made: dict[str, str]) -> str:
-    """Return the id of the run that first made these outputs of ``stage``, by the rows that have them."""
+    """Return the id of the run that first made these outputs of ``stage``, by the rows that have
+    them.
+    """
     path, md5 = next(iter(made.items()))
     for row in reversed(store.find(**{"level": "pipeline", f"md5.{path}": md5})):
         ran = row.data.tags.get(f"ran.{stage}")
@@ -171,7 +200,9 @@ def _maker(store: Store, stage: str, made: dict[str, str]) -> str:
 
 
 def _parameters(tree: Tree, name: str) -> dict[str, str]:
-    """Return the parameters as ``section.key``; the classifier's own as ``classifier.key``, whatever its name."""
+    """Return the parameters as ``section.key``; the classifier's own as ``classifier.key``,
+    whatever its name.
+    """
     values = snapshot.configuration(tree).model_dump()
     values["classifier"] = values.pop("classifiers")[name]
     flat: dict[str, str] = {}
@@ -191,20 +222,29 @@ def _metrics(tree: Tree, name: str, lock: dict[str, Any]) -> dict[str, float]:
     """Return every ``STAGE.METRIC``, of stages that DVC skipped too."""
     found = {}
     for stage in lock:
-        text = tree.read(f"data/{stage}/{name}/metrics.json") or tree.read(f"data/{stage}/metrics.json")
+        text = tree.read(f"data/{stage}/{name}/metrics.json") or tree.read(
+            f"data/{stage}/metrics.json"
+        )
         for key, value in json.loads(text or b"{}").items():
             if isinstance(value, int | float):
                 found[f"{stage}.{key}"] = float(value)
     return found
 
 
-def _artifacts(client: MlflowClient, row: Run, tree: Tree, name: str, lock: dict[str, Any]) -> dict[str, str]:
-    """Upload report and tables, unless the row has them; return the reason for each that could not be had."""
+def _artifacts(
+    client: MlflowClient, row: Run, tree: Tree, name: str, lock: dict[str, Any]
+) -> dict[str, str]:
+    """Upload report and tables, unless the row has them; return the reason for each that could not
+    be had.
+    """
     made = snapshot.outputs(lock)
     texts = {"params.yaml": (tree.read("params.yaml") or b"").decode()}
     # DVC adds the entry of stage track when it has ended
     stages = snapshot.mapping(tree, "dvc.lock")["stages"]
-    kept = {"schema": "2.0", "stages": {stage: entry for stage, entry in stages.items() if stage != "track"}}
+    kept = {
+        "schema": "2.0",
+        "stages": {stage: entry for stage, entry in stages.items() if stage != "track"},
+    }
     texts["dvc.lock"] = yaml.safe_dump(kept, sort_keys=False)
     paths = [path for pattern in ARTIFACTS if (path := f"data/{pattern.format(name=name)}") in made]
     known = [*texts.values(), *((path, made[path]) for path in paths)]
@@ -214,7 +254,9 @@ def _artifacts(client: MlflowClient, row: Run, tree: Tree, name: str, lock: dict
     lost = {}
     for path in paths:
         try:
-            texts[path.removeprefix("data/").replace(f"/{name}/", "/")] = _text(tree, path, made[path])
+            texts[path.removeprefix("data/").replace(f"/{name}/", "/")] = _text(
+                tree, path, made[path]
+            )
         except Exception as error:  # each kind of remote has its own
             lost[path] = (str(error).splitlines() or [type(error).__name__])[0]
     for path, text in texts.items():
@@ -225,7 +267,9 @@ def _artifacts(client: MlflowClient, row: Run, tree: Tree, name: str, lock: dict
 
 
 def _text(tree: Tree, path: str, md5: str) -> str:
-    """Return the content of an output: from the tree, or from DVC's cache or remote, wherever they are."""
+    """Return the content of an output: from the tree, or from DVC's cache or remote, wherever they
+    are.
+    """
     found = tree.read(path)
     if found is None:
         files, prefix = _dvc(tree.rev)
@@ -242,5 +286,9 @@ def _dvc(rev: str | None) -> tuple[Any, str]:
 
     # a revision is seen from the root of the git repository, where the project may be a folder
     command = ["git", "rev-parse", "--show-prefix"]
-    prefix = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() if rev else ""
+    prefix = (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if rev
+        else ""
+    )
     return DVCFileSystem(rev=rev, subrepos=True), prefix

@@ -1,10 +1,10 @@
 """MLflow as a view that can be rebuilt: DVC's files and the journal are the truth.
 
-One row (parent run, ``level=pipeline``) is one classifier with one set of results, found by its content key; each
-execution of a stage is a child run (``level=stage``). While results are being made there is no such key yet: then the
-row is one in progress, which stage ``track`` completes, or takes into the row that has these results already.
-Nothing here decides a result: a store that does not answer is one warning (an error with TRACKING_STRICT=1), and the
-rows are completed later.
+One row (parent run, ``level=pipeline``) is one classifier with one set of results, found by its
+content key; each execution of a stage is a child run (``level=stage``). While results are being
+made there is no such key yet: then the row is one in progress, which stage ``track`` completes, or
+takes into the row that has these results already. Nothing here decides a result: a store that does
+not answer is one warning (an error with TRACKING_STRICT=1), and the rows are completed later.
 """
 
 import getpass
@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's own defaults hang for 4 minutes
+os.environ.setdefault(
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
+)  # MLflow's own defaults hang for 4 minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -39,15 +41,22 @@ class Store:
     """The MLflow experiment that this project writes to."""
 
     def __init__(self) -> None:
-        """Open the store; a new one is made under a lock, since several processes making it at once break it."""
+        """Open the store; a new one is made under a lock, since several processes making it at once
+        break it.
+        """
         with journal.lock("mlflow"):
             _make_database(uri())
             self.client = MlflowClient(uri())
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "mistakes")
             found = self.client.get_experiment_by_name(name)
             if found is None:
-                # explicit, for the default is relative to a folder that `dvc exp run --temp` throws away
-                place = (journal.root() / "mlartifacts").as_uri() if uri().startswith("sqlite:") else None
+                # explicit, for the default is relative to a folder that `dvc exp run --temp` throws
+                # away
+                place = (
+                    (journal.root() / "mlartifacts").as_uri()
+                    if uri().startswith("sqlite:")
+                    else None
+                )
                 self.experiment = self.client.create_experiment(name, artifact_location=place)
             else:
                 self.experiment = found.experiment_id
@@ -58,14 +67,20 @@ class Store:
         runs: list[Run] = []
         token: str | None = None
         while token != "":
-            page = self.client.search_runs([self.experiment], wanted, order_by=["start_time DESC"], page_token=token)
+            page = self.client.search_runs(
+                [self.experiment], wanted, order_by=["start_time DESC"], page_token=token
+            )
             runs += page
             token = page.token or ""
         return runs
 
     def in_progress(self, key: str) -> Run | None:
         """Return the row whose results are being made under this progress key, if there is one."""
-        found = [run for run in self.find(level="pipeline", progress=key) if "content_key" not in run.data.tags]
+        found = [
+            run
+            for run in self.find(level="pipeline", progress=key)
+            if "content_key" not in run.data.tags
+        ]
         return _oldest(found) if found else None
 
     def create(self, name: str, tags: dict[str, str], dvc: dict[str, str], commit: str) -> Run:
@@ -76,7 +91,9 @@ class Store:
         return self.client.create_run(self.experiment, tags=tags, run_name=title)
 
     def adopt(self, row: Run, key: str) -> Run:
-        """Give a row its content key; return it, or the row of a colleague who was quicker, which takes it in."""
+        """Give a row its content key; return it, or the row of a colleague who was quicker, which
+        takes it in.
+        """
         self.client.set_tag(row.info.run_id, "content_key", key)
         first = _oldest(self.find(level="pipeline", content_key=key))
         if first.info.run_id != row.info.run_id:
@@ -101,11 +118,14 @@ class Store:
         self.client.delete_run(row.info.run_id)
 
     def _environment(self, row_id: str, tag: str, packages: str) -> None:
-        self.client.log_text(row_id, packages, f"environment/{tag.removeprefix('environment.')}.txt")
+        self.client.log_text(
+            row_id, packages, f"environment/{tag.removeprefix('environment.')}.txt"
+        )
         self.client.set_tag(row_id, tag, packages.partition("\n")[0])
 
     def ship(self, events: list[Event], run_id: str | None = None) -> str:
-        """Tell MLflow the events of one execution, creating its run where there is none; return the run's id.
+        """Tell MLflow the events of one execution, creating its run where there is none; return the
+        run's id.
 
         Telling the same events twice changes nothing.
         """
@@ -128,7 +148,11 @@ class Store:
 
     def _child(self, start: Event) -> str:
         first = next(iter(snapshot.configuration(snapshot.WorkTree()).classifiers))
-        name, commit, packages = start["name"] or first, start.get("commit", ""), start.get("environment", "")
+        name, commit, packages = (
+            start["name"] or first,
+            start.get("commit", ""),
+            start.get("environment", ""),
+        )
         with journal.lock("parent"):
             row = self.in_progress(start["key"])
             row = row or self.create(name, {"progress": start["key"]}, start["dvc"], commit)
@@ -149,7 +173,9 @@ class Store:
 
 
 def _make_database(address: str) -> None:
-    """Make a new SQLite file under another name first: what a kill or a full disk left half-made would never open."""
+    """Make a new SQLite file under another name first: what a kill or a full disk left half-made
+    would never open.
+    """
     path = Path(address.removeprefix("sqlite:///"))
     if not address.startswith("sqlite:///") or path.exists():
         return
@@ -165,7 +191,11 @@ def _oldest(runs: list[Run]) -> Run:
 
 def _provenance(dvc: dict[str, str], commit: str) -> dict[str, str]:
     """Return what fluent MLflow would tag by itself, and the DVC experiment."""
-    tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL"}
+    tags = {
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": "dvc repro",
+        "mlflow.source.type": "LOCAL",
+    }
     if commit:
         tags |= {"git.commit": commit, "mlflow.source.git.commit": commit}
     return tags | {key.lower().replace("dvc_", "dvc.", 1): value for key, value in dvc.items()}
@@ -173,17 +203,25 @@ def _provenance(dvc: dict[str, str], commit: str) -> dict[str, str]:
 
 @contextmanager
 def tolerated() -> Iterator[None]:
-    """Turn any failure of the store into one warning, or into an InputError with TRACKING_STRICT=1."""
+    """Turn a failure of the store into a warning, or InputError with TRACKING_STRICT=1."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # MLflow, SQLAlchemy, requests and the file system each have their own
+    except (
+        Exception
+    ) as error:  # MLflow, SQLAlchemy, requests and the file system each have their own
         reason = _open((str(error).splitlines() or [type(error).__name__])[0])[:200]
         if os.environ.get("TRACKING_STRICT") == "1":
-            raise InputError("MLflow", "tracking store", _open(uri()), f"a store that answers ({reason})") from None
+            raise InputError(
+                "MLflow", "tracking store", _open(uri()), f"a store that answers ({reason})"
+            ) from None
         note = "the run is in the journal and will be told later"
-        print(f"warning: MLflow at {_open(uri())} does not answer ({reason}); {note}", file=sys.stderr, flush=True)
+        print(
+            f"warning: MLflow at {_open(uri())} does not answer ({reason}); {note}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _open(text: str) -> str:
@@ -216,7 +254,7 @@ class Live:
 
 
 def ship_pending() -> None:
-    """Tell MLflow every execution in the journal that it has not been told, killed ones included."""
+    """Send MLflow each execution in the journal that it lacks, killed ones included."""
     with tolerated():
         store = None
         for path, events in journal.pending():

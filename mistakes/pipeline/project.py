@@ -8,10 +8,13 @@ from mistakes.errors import InputError
 
 
 def find() -> Path | None:
-    """Return the nearest folder, from here upwards, that holds the pipeline; None outside of any project."""
+    """Return the nearest folder, from here upwards, that holds the pipeline; None outside of any
+    project.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        # `mistakes use` brings a lost params.yaml back; a dvc.yaml alone may be a pipeline of another kind
+        # `mistakes use` brings a lost params.yaml back; a dvc.yaml alone may be a pipeline of
+        # another kind
         if (folder / "dvc.yaml").is_file() and any(
             (folder / name).exists() for name in ("params.yaml", "stages/raw.py")
         ):
@@ -20,13 +23,18 @@ def find() -> Path | None:
 
 
 def enter() -> Path:
-    """Go to the project's folder, to which every path of the project relates; return where the user was.
+    """Go to the project's folder, to which every path of the project relates; return where the user
+    was.
 
-    Code that the user keeps in the project can be imported afterwards. Raises InputError outside of any project.
+    Code that the user keeps in the project can be imported afterwards. Raises InputError outside of
+    any project.
     """
     here, folder = Path.cwd(), find()
     if folder is None:
-        raise InputError(here, "there is no project here (no folder from here upwards holds dvc.yaml and params.yaml)")
+        raise InputError(
+            here,
+            "there is no project here (no folder from here upwards holds dvc.yaml and params.yaml)",
+        )
     if folder != here:
         os.chdir(folder)
         sys.path.insert(0, str(folder))
@@ -34,7 +42,7 @@ def enter() -> Path:
 
 
 def moved(path: Path, here: Path) -> Path:
-    """Return a path that was typed in ``here`` as one from the present folder; absolute paths stay."""
+    """Return a path typed in ``here`` relative to the present folder; absolute paths stay."""
     if path.is_absolute() or here == Path.cwd():
         return path
     full = here / path

@@ -1,4 +1,5 @@
-"""The runner of stages: arguments, parameters, whole outputs or none, one line for bad input, the journal.
+"""The runner of stages: arguments, parameters, whole outputs or none, one line for bad input, the
+journal.
 
 Holds no default and changes no artifact, so dvc.yaml does not list it as a dependency.
 """
@@ -28,14 +29,19 @@ if TYPE_CHECKING:
 
     from mistakes.pipeline.mlflow_store import Live
 
-LAST = "track"  # completes the rows. DVC skips it where all came out as dvc.lock says, as in a fresh clone
+# completes the rows. DVC skips it where all came out as dvc.lock says, as in a fresh clone
+LAST = "track"
 Metrics = Mapping[str, float | int | str | bool | None]
 
 
 class Run:
-    """What a stage may know beside its input files: the parameters, the device, and where curves go."""
+    """What a stage may know beside its input files: the parameters, the device, and where curves
+    go.
+    """
 
-    def __init__(self, stage: str, name: str | None, values: params.Params, journaled: bool) -> None:
+    def __init__(
+        self, stage: str, name: str | None, values: params.Params, journaled: bool
+    ) -> None:
         self.stage = stage
         self.name = name
         self.params = values
@@ -46,28 +52,46 @@ class Run:
         if journaled and ("DVC_ROOT" in os.environ or "MLFLOW_TRACKING_URI" in os.environ):
             first = next(iter(values.classifiers))
             key = snapshot.progress_key(snapshot.WorkTree(), name or first)
-            self._execution = journal.Execution(stage, name, key, environment.packages(), environment.commit())
+            self._execution = journal.Execution(
+                stage, name, key, environment.packages(), environment.commit()
+            )
 
     @property
     def classifier(self) -> entries.Classifier:
-        """The section of the classifier that this run is for; raises InputError where params.yaml has none."""
+        """The section of the classifier that this run is for; raises InputError where params.yaml
+        has none.
+        """
         if self.name not in self.params.classifiers:
-            raise InputError("params.yaml", "classifiers", list(self.params.classifiers), f"a key {self.name!r}")
+            raise InputError(
+                "params.yaml", "classifiers", list(self.params.classifiers), f"a key {self.name!r}"
+            )
         return self.params.classifiers[self.name]
 
     @property
     def device(self) -> "torch.device":
-        """The device of params.yaml; ``auto`` is CUDA where there is one. Raises InputError where it is absent."""
+        """The device of params.yaml; ``auto`` is CUDA where there is one. Raises InputError where
+        it is absent.
+        """
         import torch
 
         wanted = self.params.device
         if wanted == "cuda" and not torch.cuda.is_available():
-            raise InputError("params.yaml", "device", wanted, "auto or cpu (this machine has no CUDA device)")
-        return torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
+            raise InputError(
+                "params.yaml", "device", wanted, "auto or cpu (this machine has no CUDA device)"
+            )
+        return torch.device(
+            "cuda"
+            if wanted == "auto" and torch.cuda.is_available()
+            else wanted.replace("auto", "cpu")
+        )
 
     def log(self, step: int, **metrics: float) -> None:
         """Add a point to the curves of this execution; MLflow shows it at once."""
-        print(f"{self.stage}: {step} " + " ".join(f"{key} {value:.4f}" for key, value in metrics.items()), flush=True)
+        print(
+            f"{self.stage}: {step} "
+            + " ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
+            flush=True,
+        )
         if self._execution is None:
             return
         self._execution.metrics(step, metrics)
@@ -78,19 +102,23 @@ class Run:
         self._live.ship()
 
     def note(self, **numbers: float) -> None:
-        """Keep numbers for MLflow alone, such as seconds and bytes, which no file may hold; ``close`` tells them."""
+        """Keep numbers for MLflow alone, such as seconds and bytes, which no file may hold;
+        ``close`` tells them.
+        """
         self._notes |= numbers
 
     def warn(self, sentence: str) -> None:
-        """Say what a reader of the results must know: printed now, written to warnings.json, shown in the report."""
+        """Say what a reader of the results must know: printed now, written to warnings.json, shown
+        in the report.
+        """
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
         self.warnings.append(sentence)
 
     def check_attacks(self) -> None:
         """Raise InputError where advertorch cannot make the attacks of params.yaml.
 
-        Stage classifier asks too, for else they were refused after all the training; what it makes does not depend on
-        them, so they are no parameters of it.
+        Stage classifier asks too, for else they were refused after all the training; what it makes
+        does not depend on them, so they are no parameters of it.
         """
         from mistakes.attacks import adversaries
 
@@ -101,12 +129,18 @@ class Run:
         adversaries.check(unbounded.attack, unbounded.arguments, "adversarial.sanity.unbounded")
 
     def scratch(self, *key: object) -> Path:
-        """Return a path for a checkpoint that outlives a kill; another ``key`` (parameters, data) is another path."""
+        """Return a path for a checkpoint that outlives a kill; another ``key`` (parameters, data)
+        is another path.
+        """
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         return journal.local("scratch", f"{self.stage}-{self.name}-{digest}")
 
-    def close(self, status: str, metrics: Metrics, outputs: Mapping[str, str] | None = None) -> None:
-        """Tell the journal, and after a failure MLflow too, how the execution ended; ``outputs`` are md5s by path."""
+    def close(
+        self, status: str, metrics: Metrics, outputs: Mapping[str, str] | None = None
+    ) -> None:
+        """Tell the journal, and after a failure MLflow too, how the execution ended; ``outputs``
+        are md5s by path.
+        """
         if self._execution is None:
             return
         numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
@@ -119,12 +153,13 @@ class Run:
 
 
 def stage(function: Callable[..., Metrics | None]) -> Callable[[], None]:
-    """Make a command of ``main(run, INPUT..., out)`` in stages/NAME.py; the command line gives the paths in that order.
+    """Make a command of ``main(run, INPUT..., out)`` in stages/NAME.py; the command line gives the
+    paths in that order.
 
-    ``out`` is an empty temporary folder whose files move to the folder named last on the command line when the
-    function returns; the metrics it returns become metrics.json there, and what it warned of warnings.json. A function
-    without ``out`` writes nothing.
-    Exit status: 0 done, 1 a bug (traceback), 2 bad input (one line), 143 terminated; nothing is left half-written.
+    ``out`` is an empty temporary folder whose files move to the folder named last on the command
+    line when the function returns; the metrics it returns become metrics.json there, and what it
+    warned of warnings.json. A function without ``out`` writes nothing. Exit status: 0 done, 1 a bug
+    (traceback), 2 bad input (one line), 143 terminated; nothing is left half-written.
     """
     names = list(inspect.signature(function).parameters)[1:]
     stage_name = Path(inspect.getfile(function)).stem
@@ -136,7 +171,9 @@ def stage(function: Callable[..., Metrics | None]) -> Callable[[], None]:
             environment.require_system()
             if len(sys.argv) - 1 != len(names):
                 usage = " ".join(["python -m", f"stages.{stage_name}", *map(str.upper, names)])
-                raise InputError("command line", "arguments", " ".join(sys.argv[1:]) or "none", usage)
+                raise InputError(
+                    "command line", "arguments", " ".join(sys.argv[1:]) or "none", usage
+                )
             here = project.enter() if project.find() else Path.cwd()
             paths = [project.moved(Path(path), here) for path in sys.argv[1:]]
             _execute(stage_name, function, dict(zip(names, paths, strict=True)))
@@ -148,7 +185,9 @@ def stage(function: Callable[..., Metrics | None]) -> Callable[[], None]:
     return command
 
 
-def _execute(stage_name: str, function: Callable[..., Metrics | None], paths: dict[str, Path]) -> None:
+def _execute(
+    stage_name: str, function: Callable[..., Metrics | None], paths: dict[str, Path]
+) -> None:
     started = time.monotonic()
     name = _classifier_name(stage_name, paths)
     run = Run(stage_name, name, params.load(), journaled="out" in paths)
@@ -173,7 +212,9 @@ def _execute(stage_name: str, function: Callable[..., Metrics | None], paths: di
         sys.exit(done.returncode)
 
 
-def _write_whole(run: Run, function: Callable[..., Metrics | None], paths: dict[str, Path]) -> Metrics | None:
+def _write_whole(
+    run: Run, function: Callable[..., Metrics | None], paths: dict[str, Path]
+) -> Metrics | None:
     if "out" not in paths:
         return function(run, **paths)
     out = paths["out"]

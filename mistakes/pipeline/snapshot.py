@@ -1,4 +1,5 @@
-"""What results are made of: files of a working tree or of a git revision, and the key of their content.
+"""What results are made of: files of a working tree or of a git revision, and the key of their
+content.
 
 A name or a path is no content: what dvc.lock holds is, and a key is made of that.
 """
@@ -18,7 +19,10 @@ from mistakes.config import params
 from mistakes.errors import InputError
 
 CODE = ("stages", "mistakes")
-TOGETHER = ("report", "track")  # their results change with any classifier, so no row is known by them
+TOGETHER = (
+    "report",
+    "track",
+)  # their results change with any classifier, so no row is known by them
 
 
 class Tree(Protocol):
@@ -50,7 +54,12 @@ class WorkTree:
 
     def code(self) -> list[str]:
         """Return the sorted paths of all Python files and templates of the project."""
-        found = (file for name in CODE for file in (self.folder / name).rglob("*") if file.suffix in {".py", ".j2"})
+        found = (
+            file
+            for name in CODE
+            for file in (self.folder / name).rglob("*")
+            if file.suffix in {".py", ".j2"}
+        )
         return sorted(file.relative_to(self.folder).as_posix() for file in found)
 
 
@@ -67,7 +76,9 @@ class GitTree:
 
     def _git(self, *arguments: str) -> bytes | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=self.folder, capture_output=True, check=False)
+            done = subprocess.run(
+                ["git", *arguments], cwd=self.folder, capture_output=True, check=False
+            )
         except FileNotFoundError:
             raise InputError("git", "it is not installed, and only git knows revisions") from None
         return done.stdout if done.returncode == 0 else None
@@ -75,7 +86,9 @@ class GitTree:
     def _resolve(self, rev: str) -> str:
         found = self._git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
         if found is None:  # a DVC experiment stands at refs/exps/<2>/<38>/<name>
-            lines = (self._git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b"").splitlines()
+            lines = (
+                self._git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b""
+            ).splitlines()
             named = [line.split()[0] for line in lines if line.decode().rsplit("/", 1)[-1] == rev]
             found = named[0] if named else None
             self.experiment = rev
@@ -121,7 +134,9 @@ def _parsed(text: bytes, path: str) -> dict[str, Any]:
 
 
 def locked(tree: Tree, name: str) -> dict[str, Any]:
-    """Return dvc.lock's entries, by stage, of the stages in today's dvc.yaml that ``name`` has a part in."""
+    """Return dvc.lock's entries, by stage, of the stages in today's dvc.yaml that ``name`` has a
+    part in.
+    """
     entries = mapping(tree, "dvc.lock").get("stages", {})
     wanted = {stage: f"{stage}@{name}" if each else stage for stage, each in _stages(tree).items()}
     return {stage: entries[entry] for stage, entry in wanted.items() if entry in entries}
@@ -135,20 +150,26 @@ def _stages(tree: Tree) -> dict[str, bool]:
 
 def outputs(locked_stages: dict[str, Any]) -> dict[str, str]:
     """Return the md5 of every output of dvc.lock's entries by its path."""
-    return {out["path"]: out.get("md5", "") for entry in locked_stages.values() for out in entry.get("outs", [])}
+    return {
+        out["path"]: out.get("md5", "")
+        for entry in locked_stages.values()
+        for out in entry.get("outs", [])
+    }
 
 
 def own_outputs(tree: Tree, name: str) -> dict[str, str]:
-    """Return the same for classifier ``name``, without the stages that bring classifiers together."""
-    return outputs({stage: entry for stage, entry in locked(tree, name).items() if stage not in TOGETHER})
+    """Return the same for classifier ``name``, without the stages that join classifiers."""
+    return outputs(
+        {stage: entry for stage, entry in locked(tree, name).items() if stage not in TOGETHER}
+    )
 
 
 def key(tree: Tree, name: str) -> str:
     """Return the content key of classifier ``name``: 16 hexadecimal digits.
 
-    Made of its parameters (without those of other classifiers) and of the md5s that dvc.lock holds of
-    its outputs: other data, weights or code under the same name are another key when, and only when,
-    they give other results.
+    Made of its parameters (without those of other classifiers) and of the md5s that dvc.lock holds
+    of its outputs: other data, weights or code under the same name are another key when, and only
+    when, they give other results.
     """
     return digest([_values(tree, name), sorted(own_outputs(tree, name).items())])
 
@@ -163,7 +184,9 @@ def progress_key(tree: Tree, name: str) -> str:
 
 
 def code(tree: Tree) -> str:
-    """Return a key of dvc.yaml and the code, by which a commit is told from others with the same results."""
+    """Return a key of dvc.yaml and the code, by which a commit is told from others with the same
+    results.
+    """
     texts = [(path, (tree.read(path) or b"").decode()) for path in ["dvc.yaml", *tree.code()]]
     return digest(texts)
 
@@ -179,9 +202,11 @@ def digest(value: Any) -> str:
 
 
 def mismatch(tree: Tree, name: str) -> str | None:
-    """Return why the files of ``tree`` are not the results of its params.yaml for ``name``; None where they are.
+    """Return why the files of ``tree`` are not the results of its params.yaml for ``name``; None
+    where they are.
 
-    Looks at the parameters and inputs that dvc.lock says each stage had, and at the files that git keeps.
+    Looks at the parameters and inputs that dvc.lock says each stage had, and at the files that git
+    keeps.
     """
     entries = {stage: entry for stage, entry in locked(tree, name).items() if stage not in TOGETHER}
     missing = [stage for stage in _stages(tree) if stage not in entries and stage not in TOGETHER]
@@ -197,13 +222,17 @@ def mismatch(tree: Tree, name: str) -> str | None:
                 return f"{dep['path']} is not what stage {stage} has read"
         for out in entry.get("outs", []):
             text = tree.read(out["path"]) if out["path"].endswith(".json") else None
-            if text is not None and hashlib.md5(text, usedforsecurity=False).hexdigest() != out.get("md5"):
+            if text is not None and hashlib.md5(text, usedforsecurity=False).hexdigest() != out.get(
+                "md5"
+            ):
                 return f"{out['path']} is not what stage {stage} wrote"
     return None
 
 
 def other_parameter(entry: dict[str, Any], values: dict[str, Any]) -> str | None:
-    """Return the first place in params.yaml's ``values`` that is not what dvc.lock's entry ran with."""
+    """Return the first place in params.yaml's ``values`` that is not what dvc.lock's entry ran
+    with.
+    """
     ran_with = entry.get("params", {}).get("params.yaml", {})
     return next((place for place, value in ran_with.items() if at(values, place) != value), None)
 
@@ -224,7 +253,9 @@ def md5(path: Path) -> str:
     """Return DVC's md5 of a file, or of a folder: that of the JSON list of its files."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        listed = [{"md5": md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+        listed = [
+            {"md5": md5(file), "relpath": file.relative_to(path).as_posix()} for file in files
+        ]
         text = json.dumps(sorted(listed, key=lambda entry: entry["relpath"]), sort_keys=True)
         return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
     state = path.stat()
@@ -238,8 +269,15 @@ def _md5_of_file(path: Path, _size: int, _changed: int) -> str:
 
 
 def unchanged_for(stage: str, out: Path) -> bool:
-    """Tell whether dvc.lock says that ``stage`` has seen a file of folder ``out`` just as it now is."""
+    """Tell whether dvc.lock says that ``stage`` has seen a file of folder ``out`` just as it now
+    is.
+    """
     lock = yaml.safe_load(WorkTree().read("dvc.lock") or b"") or {}
-    seen = {dep["path"]: dep.get("md5") for dep in lock.get("stages", {}).get(stage, {}).get("deps", [])}
+    seen = {
+        dep["path"]: dep.get("md5") for dep in lock.get("stages", {}).get(stage, {}).get("deps", [])
+    }
     files = {path: WorkTree().read(path) for path in seen if Path(path).parent == out}
-    return any(data is not None and hashlib.md5(data).hexdigest() == seen[path] for path, data in files.items())
+    return any(
+        data is not None and hashlib.md5(data).hexdigest() == seen[path]
+        for path, data in files.items()
+    )

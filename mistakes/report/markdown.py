@@ -11,8 +11,12 @@ LEVEL = 0.05  # Holm p at which it counts a hypothesis as shown
 
 
 def markdown(data: Path, name: str) -> str:
-    """Return classifier ``name``'s results as Markdown tables. Raises InputError where a metrics.json is missing."""
-    detection, detectors = (load_json(data / stage / name / "metrics.json") for stage in ("detection", "detectors"))
+    """Return classifier ``name``'s results as Markdown tables. Raises InputError where a
+    metrics.json is missing.
+    """
+    detection, detectors = (
+        load_json(data / stage / name / "metrics.json") for stage in ("detection", "detectors")
+    )
     return evidence(data, name) + "\n" + _detection(detection) + _not_applicable(detectors)
 
 
@@ -26,7 +30,10 @@ def evidence(data: Path, name: str) -> str:
 def _classifier(found: dict[str, dict[str, Any]]) -> str:
     s, c = found["scores"], found["classifier"]
     accuracy = f"Accuracy: {100 * s['accuracy_test']:.2f} % on test images{_on_fit(c)}."
-    nll = f"flow {s['nll_test']:.2f} nats, full-covariance Gaussian {s['nll_test_gaussian']:.2f} nats."
+    nll = (
+        f"flow {s['nll_test']:.2f} nats, full-covariance Gaussian {s['nll_test_gaussian']:.2f}"
+        " nats."
+    )
     return f"{accuracy} Negative log-likelihood of test features: {nll}\n"
 
 
@@ -37,15 +44,22 @@ def _on_fit(c: dict[str, Any]) -> str:
     if "n_labelled" not in c:
         return f", {whole}"
     return (
-        f", {100 * c['accuracy_labelled']:.2f} % on the {c['n_labelled']} training images with labels, {whole} in all"
+        f", {100 * c['accuracy_labelled']:.2f} % on the {c['n_labelled']} training images with"
+        f" labels, {whole} in all"
     )
 
 
 def _hypotheses(metrics: dict[str, Any]) -> str:
-    lines = ["| hypothesis | failures | n | A12 (95 % interval) | p, Holm |", "|---|---|---|---|---|"]
+    lines = [
+        "| hypothesis | failures | n | A12 (95 % interval) | p, Holm |",
+        "|---|---|---|---|---|",
+    ]
     for key in sorted(key.removesuffix(".a12") for key in metrics if key.endswith(".a12")):
         hypothesis, failures = key.split(".")
-        m = {column: metrics[f"{key}.{column}"] for column in ("n", "a12", "a12_low", "a12_high", "p_holm")}
+        m = {
+            column: metrics[f"{key}.{column}"]
+            for column in ("n", "a12", "a12_low", "a12_high", "p_holm")
+        }
         failures = "misclassified test images" if failures == "test" else failures.replace("_", " ")
         interval = f"{m['a12']:.3f} ({m['a12_low']:.3f} to {m['a12_high']:.3f})"
         lines.append(f"| {hypothesis} | {failures} | {m['n']} | {interval} | {m['p_holm']:.2g} |")
@@ -53,29 +67,41 @@ def _hypotheses(metrics: dict[str, Any]) -> str:
 
 
 def _detection(metrics: dict[str, Any]) -> str:
-    """AUROC of each score: mean over the sets of each source, macro with interval, and false alarms."""
+    """AUROC of each score: mean over the sets of each source, macro with interval, and false
+    alarms.
+    """
     scores = [key.removeprefix("macro_auroc.") for key in metrics if key.startswith("macro_auroc.")]
     lines = [
         "| score | mistakes | adversarial | OOD | macro (95 % interval) | false alarms |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [f"| {_score(metrics, score)} |" for score in sorted(scores, key=lambda s: -metrics[f"macro_auroc.{s}"])]
+    lines += [
+        f"| {_score(metrics, score)} |"
+        for score in sorted(scores, key=lambda s: -metrics[f"macro_auroc.{s}"])
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _not_applicable(metrics: dict[str, Any]) -> str:
     """Return a row of ``_detection`` for each baseline that stage detectors left out."""
     start = "not_applicable."
-    left_out = {key.removeprefix(start): why for key, why in metrics.items() if key.startswith(start)}
+    left_out = {
+        key.removeprefix(start): why for key, why in metrics.items() if key.startswith(start)
+    }
     return "".join(
-        f"| {score.replace('_', '-')} | not applicable: {why} | | | | |\n" for score, why in left_out.items()
+        f"| {score.replace('_', '-')} | not applicable: {why} | | | | |\n"
+        for score, why in left_out.items()
     )
 
 
 def _score(metrics: dict[str, Any], score: str) -> str:
     cells = [score.replace("_", "-")]
     for source in SOURCES:
-        values = [v for k, v in metrics.items() if k.startswith(f"auroc.{source}.") and k.endswith(f".{score}")]
+        values = [
+            v
+            for k, v in metrics.items()
+            if k.startswith(f"auroc.{source}.") and k.endswith(f".{score}")
+        ]
         cells.append(f"{sum(values) / len(values):.3f}" if values else "–")
     low, high = metrics[f"macro_auroc_low.{score}"], metrics[f"macro_auroc_high.{score}"]
     macro = f"{metrics[f'macro_auroc.{score}']:.3f} ({low:.3f} to {high:.3f})"
@@ -85,25 +111,44 @@ def _score(metrics: dict[str, Any], score: str) -> str:
 def comparison(data: Path, names: list[str]) -> str:
     """Return classifiers side by side as Markdown: the hypotheses, then the main scores.
 
-    H2 and H3 count the sets in which they are shown. Raises InputError where a metrics.json is missing.
+    H2 and H3 count the sets in which they are shown. Raises InputError where a metrics.json is
+    missing.
     """
     tested = [
-        "| classifier | test accuracy | H1: A12 (95 % interval), p | H2, attacks | H3, sets | H4: A12, p "
-        "| H5: error rate of the least likely decile over that of the likeliest, p |",
+        (
+            "| classifier | test accuracy | H1: A12 (95 % interval), p | H2, attacks | H3, sets |"
+            " H4: A12, p | H5: error rate of the least likely decile over that of the"
+            " likeliest, p |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     detected = [
-        "| classifier | score | mistakes | adversarial | OOD | macro (95 % interval) | false alarms |",
+        (
+            "| classifier | score | mistakes | adversarial | OOD | macro (95 % interval) | false"
+            " alarms |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        of = {s: load_json(data / s / name / "metrics.json") for s in ("scores", "hypotheses", "detection")}
-        tested.append(f"| {name} | {100 * of['scores']['accuracy_test']:.2f} % | {_side(of['hypotheses'])} |")
-        macro = {k.removeprefix("macro_auroc."): v for k, v in of["detection"].items() if k.startswith("macro_auroc.")}
+        of = {
+            s: load_json(data / s / name / "metrics.json")
+            for s in ("scores", "hypotheses", "detection")
+        }
+        tested.append(
+            f"| {name} | {100 * of['scores']['accuracy_test']:.2f} % | {_side(of['hypotheses'])} |"
+        )
+        macro = {
+            k.removeprefix("macro_auroc."): v
+            for k, v in of["detection"].items()
+            if k.startswith("macro_auroc.")
+        }
         if not macro:
             detected.append(f"| {name} | no set has enough failures to be evaluated | | | | | |")
             continue
-        best = max((score for score in macro if score not in (*BESIDE, "joint")), key=lambda score: macro[score])
+        best = max(
+            (score for score in macro if score not in (*BESIDE, "joint")),
+            key=lambda score: macro[score],
+        )
         detected += [f"| {name} | {_score(of['detection'], score)} |" for score in (*BESIDE, best)]
     return "\n".join(tested) + "\n\n" + "\n".join(detected) + "\n"
 
@@ -111,14 +156,24 @@ def comparison(data: Path, names: list[str]) -> str:
 def _side(m: dict[str, Any]) -> str:
     def cell(form: str, *columns: str) -> str:
         values = [m.get(column) for column in columns]
-        return "–" if None in values else form.format(*values)  # such as no error in the likeliest decile
+        return (
+            "–" if None in values else form.format(*values)
+        )  # such as no error in the likeliest decile
 
     def shown(hypothesis: str) -> str:
-        p = [value for key, value in m.items() if key.startswith(f"{hypothesis}.") and key.endswith(".p_holm")]
+        p = [
+            value
+            for key, value in m.items()
+            if key.startswith(f"{hypothesis}.") and key.endswith(".p_holm")
+        ]
         return f"{sum(value <= LEVEL for value in p)} of {len(p)}"
 
     h1 = cell(
-        "{:.3f} ({:.3f} to {:.3f}), {:.2g}", "H1.test.a12", "H1.test.a12_low", "H1.test.a12_high", "H1.test.p_holm"
+        "{:.3f} ({:.3f} to {:.3f}), {:.2g}",
+        "H1.test.a12",
+        "H1.test.a12_low",
+        "H1.test.a12_high",
+        "H1.test.p_holm",
     )
     h4 = cell("{:.3f}, {:.2g}", "H4.test.a12", "H4.test.p_holm")
     h5 = f"{cell('{:.0f}', 'H5.test.rate_ratio')}, {cell('{:.2g}', 'H5.test.p_holm')}"

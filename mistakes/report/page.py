@@ -34,12 +34,17 @@ TITLES = {
     "none": "no detector (plain PGD)",
 }
 SOURCES = {"mistakes": "Mistakes", "adversarial": "Adversarial", "ood": "Out of distribution"}
-PLAIN = {"mistakes": "wrong answers", "adversarial": "successful attacks", "ood": "inputs that are none of the classes"}
+PLAIN = {
+    "mistakes": "wrong answers",
+    "adversarial": "successful attacks",
+    "ood": "inputs that are none of the classes",
+}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the report shows of one classifier: the outputs of scores, flow, guard, tests, detection, adaptive.
+    """What the report shows of one classifier: the outputs of scores, flow, guard, tests,
+    detection, adaptive.
 
     left_out : the baselines that are not applicable, with the reason.
     """
@@ -59,7 +64,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The test inputs: images uint8 (n, c, h, w), None where outputs are given; their indices; names of the classes.
+    """The test inputs: images uint8 (n, c, h, w), None where outputs are given; their indices;
+    names of the classes.
 
     warnings : sentences about the data, whatever the classifier.
     """
@@ -70,22 +76,44 @@ class Inputs:
     warnings: list[str]
 
 
-def render(evidence: list[Evidence], inputs: Inputs, alpha: float, confidence: float, resamples: int,
-           gallery: int, comparison: Comparison | None = None) -> str:  # fmt: skip
-    """Return the page, which does not depend on time or host; ``comparison`` where there are several classifiers."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+def render(
+    evidence: list[Evidence],
+    inputs: Inputs,
+    alpha: float,
+    confidence: float,
+    resamples: int,
+    gallery: int,
+    comparison: Comparison | None = None,
+) -> str:
+    """Return the page, which does not depend on time or host; ``comparison`` where there are
+    several classifiers.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
     environment.filters |= {"percent": percent, "p": p_value, "title": title}
-    template = environment.from_string(files("mistakes.report").joinpath("report.html.j2").read_text())
+    template = environment.from_string(
+        files("mistakes.report").joinpath("report.html.j2").read_text()
+    )
     classifiers = [_classifier(one, inputs, alpha, gallery) for one in evidence]
     reason = REASON if inputs.images is None else None
     return template.render(
-        classifiers=classifiers, alpha=alpha, confidence=confidence, resamples=resamples, sources=SOURCES, plain=PLAIN,
-        given=reason, comparison=comparison, warnings=inputs.warnings,
-    )  # fmt: skip
+        classifiers=classifiers,
+        alpha=alpha,
+        confidence=confidence,
+        resamples=resamples,
+        sources=SOURCES,
+        plain=PLAIN,
+        given=reason,
+        comparison=comparison,
+        warnings=inputs.warnings,
+    )
 
 
 def left_out(metrics: dict[str, Any]) -> dict[str, str]:
-    """Return the baselines that are not applicable, with the reason, from the metrics of stage detectors."""
+    """Return the baselines that are not applicable, with the reason, from the metrics of stage
+    detectors.
+    """
     start = "not_applicable."
     return {key.removeprefix(start): why for key, why in metrics.items() if key.startswith(start)}
 
@@ -109,9 +137,16 @@ def title(name: str) -> str:
 
 def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> dict[str, Any]:
     tables = one.tables
-    macro, detection = tables["macro"].sort_values("macro_auroc", ascending=False), tables["detection"]
+    macro, detection = (
+        tables["macro"].sort_values("macro_auroc", ascending=False),
+        tables["detection"],
+    )
     groups = {"correct": "correct", "mistakes": "mistakes"}
-    groups |= {row["set"]: row["source"] for row in detection.to_dict("records") if row["source"] != "mistakes"}
+    groups |= {
+        row["set"]: row["source"]
+        for row in detection.to_dict("records")
+        if row["source"] != "mistakes"
+    }
     alarms = tables["false_alarms"]
     return {
         "name": one.name,
@@ -129,12 +164,16 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
         "macro": {row["score"]: row for row in macro.to_dict("records")},
         "auroc": _by_set(detection),
         "guard": _operating(tables["flagged"], alarms, "guard"),
-        "false_alarms": {row["score"]: row for row in alarms[alarms["alpha"] == alpha].to_dict("records")},
+        "false_alarms": {
+            row["score"]: row for row in alarms[alarms["alpha"] == alpha].to_dict("records")
+        },
         "against": list(tables["differences"].query("source == 'macro'")["against"].unique()),
         "undetected": _undetected(tables["undetected"], one.adaptive, list(macro["score"])),
         "mixtures": _mixtures(tables["mixtures"]),
         "heat": plots.heat(tables["heat"], TITLES) if len(detection) else None,
-        "differences": plots.differences(tables["differences"], "guard", TITLES) if len(detection) else None,
+        "differences": (
+            plots.differences(tables["differences"], "guard", TITLES) if len(detection) else None
+        ),
         "shift": plots.shift(tables["shift"], "guard") if len(tables["shift"]) else None,
         "histogram": plots.histograms(tables["histogram"], groups),
         "deciles": plots.deciles(tables["deciles"]),
@@ -143,19 +182,28 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
         "left_out": one.left_out,
         "gallery": _gallery(one.scores, inputs, gallery),
         "sources": [source for source in SOURCES if source in set(detection["source"])],
-        "shares": {key[12:]: value for key, value in one.scores_metrics.items() if key.startswith("guard_share.")},
+        "shares": {
+            key[12:]: value
+            for key, value in one.scores_metrics.items()
+            if key.startswith("guard_share.")
+        },
     }
 
 
 def _operating(flagged: pd.DataFrame, alarms: pd.DataFrame, score: str) -> dict[str, Any]:
-    """Return, for one score, flagged shares by set and by source, and false alarms, at every alpha."""
+    """Return one score's flagged rates by set and source, and false alarms, at every alpha."""
     mine = flagged[flagged["score"] == score]
     shares = mine.groupby(["source", "alpha"], sort=False)["flagged"].mean()
     alphas = sorted(alarms["alpha"].unique())
     return {
         "alphas": alphas,
         "sets": [
-            {"source": source, "set": name, "n": int(part["n"].iloc[0]), "at": part.set_index("alpha").to_dict("index")}
+            {
+                "source": source,
+                "set": name,
+                "n": int(part["n"].iloc[0]),
+                "at": part.set_index("alpha").to_dict("index"),
+            }
             for (source, name), part in mine.groupby(["source", "set"], sort=False)
         ],
         "sources": {source: {a: shares[source, a] for a in alphas} for source, _ in shares.index},
@@ -163,31 +211,54 @@ def _operating(flagged: pd.DataFrame, alarms: pd.DataFrame, score: str) -> dict[
     }
 
 
-def _undetected(static: pd.DataFrame, adaptive: pd.DataFrame, scores: list[str]) -> list[dict[str, Any]]:
-    """Return a row per attack: who was attacked, how many images, and each score's undetected-success rate."""
-    known = static.assign(attack=static["set"], eps=np.nan, target="none", rate=static["undetected"])
+def _undetected(
+    static: pd.DataFrame, adaptive: pd.DataFrame, scores: list[str]
+) -> list[dict[str, Any]]:
+    """Return a row per attack: who was attacked, how many images, and each score's
+    undetected-success rate.
+    """
+    known = static.assign(
+        attack=static["set"], eps=np.nan, target="none", rate=static["undetected"]
+    )
     rows = []
     for kind, table in (("static", known), ("adaptive", adaptive.assign(attack=""))):
-        for (attack, target, eps), part in table.groupby(["attack", "target", "eps"], sort=False, dropna=False):
+        for (attack, target, eps), part in table.groupby(
+            ["attack", "target", "eps"], sort=False, dropna=False
+        ):
             first = part.iloc[0]
             cells = {row["score"]: row for row in part.to_dict("records")}
-            rows.append({"kind": kind, "attack": attack, "target": target, "eps": eps, "attempted": first["attempted"],
-                         "succeeded": first["succeeded"], "cells": {s: cells[s] for s in scores}})  # fmt: skip
+            rows.append(
+                {
+                    "kind": kind,
+                    "attack": attack,
+                    "target": target,
+                    "eps": eps,
+                    "attempted": first["attempted"],
+                    "succeeded": first["succeeded"],
+                    "cells": {s: cells[s] for s in scores},
+                }
+            )
     return rows
 
 
 def _mixtures(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row per score, by falling quality on the first mixture, with the values of every mixture."""
+    """Return a row per score, by falling quality on the first mixture, with the values of every
+    mixture.
+    """
     if not len(table):
         return []
     first = table["mixture"].iloc[0]
     order = table[table["mixture"] == first].sort_values("augrc")["score"]
-    by_score = {score: part.set_index("mixture").to_dict("index") for score, part in table.groupby("score")}
+    by_score = {
+        score: part.set_index("mixture").to_dict("index") for score, part in table.groupby("score")
+    }
     return [{"score": score, "at": by_score[score]} for score in order]
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    """Say in one word what a test found: the null is rejected, or not, or it looks the other way round."""
+    """Say in one word what a test found: the null is rejected, or not, or it looks the other way
+    round.
+    """
     if row["p_holm"] <= 0.05:
         return {"H4": "adds to confidence", "H5": "rises"}.get(row["hypothesis"], "lower density")
     return "higher density" if row["a12_high"] < 0.5 else "no evidence"
@@ -199,8 +270,16 @@ def _by_set(detection: pd.DataFrame) -> list[dict[str, Any]]:
     for (source, name), part in detection.groupby(["source", "set"], sort=False):
         cells = {row["score"]: row for row in part.to_dict("records")}
         best = max(cells, key=lambda score: cells[score]["auroc"])
-        rows.append({"source": source, "set": name, "n": int(part["n"].iloc[0]), "cells": cells, "best": best,
-                     "prevalence": float(part["prevalence"].iloc[0])})  # fmt: skip
+        rows.append(
+            {
+                "source": source,
+                "set": name,
+                "n": int(part["n"].iloc[0]),
+                "cells": cells,
+                "best": best,
+                "prevalence": float(part["prevalence"].iloc[0]),
+            }
+        )
     return rows
 
 

@@ -20,7 +20,12 @@ from mistakes.artifacts import load_csv
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 COLOURS = {"correct": "#000000", "mistakes": "#D55E00", "adversarial": "#CC79A7", "ood": "#0072B2"}
-NAMES = {"correct": "correct", "mistakes": "mistakes", "adversarial": "adversarial", "ood": "out of distribution"}
+NAMES = {
+    "correct": "correct",
+    "mistakes": "mistakes",
+    "adversarial": "adversarial",
+    "ood": "out of distribution",
+}
 STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -45,7 +50,9 @@ def _svg(figure: Figure) -> str:
 
 
 def histograms(table: pd.DataFrame, groups: dict[str, str]) -> str:
-    """Draw the log-density of each group; ``groups`` gives the source of each, and with it the colour."""
+    """Draw the log-density of each group; ``groups`` gives the source of each, and with it the
+    colour.
+    """
     figure, axes = _figure(7.5, 3.6)
     styles = ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1))]
     seen: dict[str, int] = {}
@@ -53,11 +60,23 @@ def histograms(table: pd.DataFrame, groups: dict[str, str]) -> str:
         source = groups[str(group)]
         style = styles[seen.setdefault(source, 0) % len(styles)]
         seen[source] += 1
-        label = str(group) if source == str(group) else f"{NAMES[source]}: {str(group).replace('_', ' ')}"
-        axes.plot(
-            part["log_density"], part["share"], color=COLOURS[source], linestyle=style, label=label, linewidth=1.4
+        label = (
+            str(group)
+            if source == str(group)
+            else f"{NAMES[source]}: {str(group).replace('_', ' ')}"
         )
-    axes.set(xlabel="log-density (nats); outermost bins hold what lies beyond", ylabel="share of the group")
+        axes.plot(
+            part["log_density"],
+            part["share"],
+            color=COLOURS[source],
+            linestyle=style,
+            label=label,
+            linewidth=1.4,
+        )
+    axes.set(
+        xlabel="log-density (nats); outermost bins hold what lies beyond",
+        ylabel="share of the group",
+    )
     axes.legend(fontsize=7.5, ncols=2)
     return _svg(figure)
 
@@ -67,8 +86,19 @@ def deciles(table: pd.DataFrame) -> str:
     figure, axes = _figure(4.2, 3.2)
     rate = table["error_rate"].to_numpy()
     spread = np.abs(np.stack([rate - table["error_rate_low"], table["error_rate_high"] - rate]))
-    axes.bar(table["decile"], 100 * rate, yerr=100 * spread, color=COLOURS["mistakes"], capsize=3, ecolor="#444444")
-    axes.set(xlabel="decile of log-density, 1 = least likely", ylabel="error rate (%)", xticks=table["decile"])
+    axes.bar(
+        table["decile"],
+        100 * rate,
+        yerr=100 * spread,
+        color=COLOURS["mistakes"],
+        capsize=3,
+        ecolor="#444444",
+    )
+    axes.set(
+        xlabel="decile of log-density, 1 = least likely",
+        ylabel="error rate (%)",
+        xticks=table["decile"],
+    )
     return _svg(figure)
 
 
@@ -78,7 +108,9 @@ def roc(table: pd.DataFrame) -> str:
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
     for source, part in table.groupby("source", sort=False):
         axes.plot(part["fpr"], part["tpr"], color=COLOURS[str(source)], label=NAMES[str(source)])
-    axes.set(xlabel="share of correct images flagged", ylabel="share of failures flagged", aspect="equal")
+    axes.set(
+        xlabel="share of correct images flagged", ylabel="share of failures flagged", aspect="equal"
+    )
     axes.legend(fontsize=8, loc="lower right")
     return _svg(figure)
 
@@ -100,19 +132,28 @@ def heat(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
 
 
 def differences(table: pd.DataFrame, score: str, titles: Mapping[str, str]) -> str:
-    """Draw AUROC of ``score`` minus that of MSP and of the best baseline on each set, with intervals."""
+    """Draw AUROC of ``score`` minus that of MSP and of the best baseline on each set, with
+    intervals.
+    """
     mine = table[(table["score"] == score) & (table["against"] != score)]
     rows = list(dict.fromkeys(zip(mine["source"], mine["set"], strict=True)))
     place = {row: -number for number, row in enumerate(rows)}
     figure, axes = _figure(6.6, 0.8 + 0.27 * len(rows))
     axes.axvline(0, color="#888888", linewidth=0.8)
     styles = ((0.14, "o", "#0072B2"), (-0.14, "s", "#D55E00"))
-    for (lift, marker, colour), (against, part) in zip(styles, mine.groupby("against", sort=False), strict=False):
+    for (lift, marker, colour), (against, part) in zip(
+        styles, mine.groupby("against", sort=False), strict=False
+    ):
         y = [place[row] + lift for row in zip(part["source"], part["set"], strict=True)]
         spread = [part["difference"] - part["low"], part["high"] - part["difference"]]
         label = f"minus {titles.get(str(against), str(against))}"
-        axes.errorbar(part["difference"], y, xerr=spread, fmt=marker, markersize=4, color=colour, label=label)
-    labels = ["macro" if source == "macro" else titles.get(name, name.replace("_", " ")) for source, name in rows]
+        axes.errorbar(
+            part["difference"], y, xerr=spread, fmt=marker, markersize=4, color=colour, label=label
+        )
+    labels = [
+        "macro" if source == "macro" else titles.get(name, name.replace("_", " "))
+        for source, name in rows
+    ]
     axes.set_yticks(list(place.values()), labels)
     axes.set(xlabel=f"AUROC of {titles.get(score, score)} minus that of the other score")
     axes.legend(fontsize=8)
@@ -120,19 +161,44 @@ def differences(table: pd.DataFrame, score: str, titles: Mapping[str, str]) -> s
 
 
 def shift(table: pd.DataFrame, score: str) -> str:
-    """Draw error rate, flagged share and error rate of what is not flagged, by kind of corruption and severity."""
+    """Draw error rate, flagged share and error rate of what is not flagged, by kind of corruption
+    and severity.
+    """
     mine = table[table["score"] == score]
     clean = mine[mine["kind"] == "clean"]
     kinds = [kind for kind in mine["kind"].unique() if kind != "clean"]
     with mpl.rc_context(STYLE):
-        figure, grid = plt.subplots(2, -(-max(len(kinds), 1) // 2), figsize=(9, 4.4), layout="constrained", sharey=True,
-                                    squeeze=False)  # fmt: skip
+        figure, grid = plt.subplots(
+            2,
+            -(-max(len(kinds), 1) // 2),
+            figsize=(9, 4.4),
+            layout="constrained",
+            sharey=True,
+            squeeze=False,
+        )
     for axes, kind in zip(grid.flat, kinds, strict=False):
         part = pd.concat([clean, mine[mine["kind"] == kind]]).sort_values("severity")
-        axes.plot(part["severity"], 100 * part["error_rate"], color=COLOURS["mistakes"], label="error rate")
-        axes.plot(part["severity"], 100 * part["flagged"], color=COLOURS["ood"], linestyle="--", label="flagged")
+        axes.plot(
+            part["severity"],
+            100 * part["error_rate"],
+            color=COLOURS["mistakes"],
+            label="error rate",
+        )
+        axes.plot(
+            part["severity"],
+            100 * part["flagged"],
+            color=COLOURS["ood"],
+            linestyle="--",
+            label="flagged",
+        )
         left = 100 * (1 - part["accuracy_unflagged"])
-        axes.plot(part["severity"], left, color=COLOURS["correct"], linestyle=":", label="error rate of the unflagged")
+        axes.plot(
+            part["severity"],
+            left,
+            color=COLOURS["correct"],
+            linestyle=":",
+            label="error rate of the unflagged",
+        )
         axes.set(title=kind.replace("_", " "), xlabel="severity", ylim=(0, 100))
     for axes in grid[:, 0]:
         axes.set_ylabel("%")
@@ -143,5 +209,7 @@ def shift(table: pd.DataFrame, score: str) -> str:
     return _svg(figure)
 
 
-if __name__ == "__main__":  # python -m mistakes.report.plots data/detection/NAME/deciles.csv > docs/error-rate.svg
+if (
+    __name__ == "__main__"
+):  # python -m mistakes.report.plots data/detection/NAME/deciles.csv > docs/error-rate.svg
     sys.stdout.write(deciles(load_csv(Path(sys.argv[1]))))

@@ -1,6 +1,8 @@
-"""The guard as others use it: one folder that answers, for new inputs, what they are and whether to believe it.
+"""The guard as others use it: one folder that answers, for new inputs, what they are and whether to
+believe it.
 
-The folder is an MLflow model too (flavour python_function, loaded by this module), and holds no pickle.
+The folder is an MLflow model too (flavour python_function, loaded by this module), and holds no
+pickle.
 """
 
 import json
@@ -32,12 +34,15 @@ class Form:
 
     classes: list[str]
     shape: list[int] | None  # (c, h, w) of the images; None: the inputs are outputs of a model
-    size: int | None  # pixels: image files are scaled and cropped to that square; None: they have the size already
+    size: (
+        int | None
+    )  # pixels: image files are scaled and cropped to that square; None: they have the size already
     layer: str
     early: list[str] | None
     batch_size: int
     alpha: float  # flagged at, unless another one is asked for
-    calibration: str  # correct: of correctly classified inputs a share alpha is flagged; all: of all clean ones
+    # correct: of correctly classified inputs a share alpha is flagged; all: of all clean ones
+    calibration: str
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,19 @@ class Deployed:
     def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Return a row for each input: prediction, confidence, p, flagged, reason.
 
-        inputs : images (n, c, h, w) of whole numbers 0 to 255, or where the guard was made for outputs a mapping of
-        ``features`` (n, d), ``logits`` (n, k), or of two classes (n,), and the early features that it was made with.
-        params : ``alpha``.
+        inputs : images (n, c, h, w) of whole numbers 0 to 255, or where the guard was made for
+        outputs a mapping of ``features`` (n, d), ``logits`` (n, k), or of two classes (n,), and the
+        early features that it was made with. params : ``alpha``.
 
-        confidence : largest softmax probability. p : conformal p-value of the guard's score. flagged : p <= alpha; of
-        inputs like those that calibrated it at most a share alpha is, on average. reason : the part of the guard that
-        is most surprised, each by its share of alpha. Raises InputError where inputs or alpha are not as expected.
+        confidence : largest softmax probability. p : conformal p-value of the guard's score.
+        flagged : p <= alpha; of inputs like those that calibrated it at most a share alpha is, on
+        average. reason : the part of the guard that is most surprised, each by its share of alpha.
+        Raises InputError where inputs or alpha are not as expected.
         """
         alpha = self._alpha(params or {})
-        batch = self._given(inputs) if self.extractor is None else self._seen(inputs, self.extractor)
+        batch = (
+            self._given(inputs) if self.extractor is None else self._seen(inputs, self.extractor)
+        )
         log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
         surprises = self.guard.explain(batch.early, batch.logits, log_density)
         p = conformal.p_values(self.calibration, surprises.max(1))
@@ -93,9 +101,16 @@ class Deployed:
             expected = f"(n, {', '.join(map(str, self.form.shape))})"
             raise InputError("guard", "shape of the images", images.shape, expected)
         low, high = float(images.min()), float(images.max())
-        if low < 0 or high > 255 or (images.dtype != np.uint8 and (high == 1 or not (images % 1 == 0).all())):
+        if (
+            low < 0
+            or high > 255
+            or (images.dtype != np.uint8 and (high == 1 or not (images % 1 == 0).all()))
+        ):
             raise InputError(
-                "guard", "pixels", f"{images.dtype} from {low:g} to {high:g}", "whole numbers from 0 to 255"
+                "guard",
+                "pixels",
+                f"{images.dtype} from {low:g} to {high:g}",
+                "whole numbers from 0 to 255",
             )
         return extractor.whole(images.astype(np.uint8), self.form.batch_size)
 
@@ -107,14 +122,23 @@ class Deployed:
             if not isinstance(inputs, Mapping) or name not in inputs:
                 raise InputError("guard", name, "missing", f"an array (n, {width})")
             part = _numbers(inputs[name], name)
-            if name == "logits" and len(part) and part.ndim in (1, 2) and np.size(part[0]):  # (n,) is one of two
+            if (
+                name == "logits" and len(part) and part.ndim in (1, 2) and np.size(part[0])
+            ):  # (n,) is one of two
                 part, _ = logits.checked(part, "guard: logits", width)
             part = part.astype(np.float32)
-            if part.ndim != 2 or part.shape[1] != width or not len(part) or not np.isfinite(part).all():
+            if (
+                part.ndim != 2
+                or part.shape[1] != width
+                or not len(part)
+                or not np.isfinite(part).all()
+            ):
                 raise InputError("guard", name, part.shape, f"finite numbers (n, {width})")
             found.append(part)
         if len({len(part) for part in found}) > 1:
-            raise InputError("guard", "rows", [len(part) for part in found], "the same number in every array")
+            raise InputError(
+                "guard", "rows", [len(part) for part in found], "the same number in every array"
+            )
         return Batch(found[0], found[1], tuple(found[2:]))
 
 
@@ -125,12 +149,16 @@ def _numbers(values: Any, key: str) -> Array:
     except ValueError:  # rows of different lengths
         raise InputError("guard", key, "ragged", "an array") from None
     if array.dtype.kind not in "iuf" or np.isnan(array).any():
-        raise InputError("guard", key, "NaN" if array.dtype.kind == "f" else str(array.dtype), "numbers")
+        raise InputError(
+            "guard", key, "NaN" if array.dtype.kind == "f" else str(array.dtype), "numbers"
+        )
     return array
 
 
 def save(folder: Path, files: Mapping[str, Path], calibration: Array, form: Form) -> None:
-    """Write the folder: copies of ``files`` (by the names FILES), the guard's scores that calibrate, and the form."""
+    """Write the folder: copies of ``files`` (by the names FILES), the guard's scores that
+    calibrate, and the form.
+    """
     folder.mkdir()
     for name in FILES:
         (folder / name).write_bytes(files[name].read_bytes())
@@ -147,21 +175,26 @@ def save(folder: Path, files: Mapping[str, Path], calibration: Array, form: Form
 def load(folder: Path | str, trust: bool = False) -> Deployed:
     """Read what save wrote. Raises InputError where a file is missing or corrupt.
 
-    trust : an own classifier may name a function, or hold an archive, that is run; without ``trust`` it is refused.
+    trust : an own classifier may name a function, or hold an archive, that is run; without
+    ``trust`` it is refused.
     """
     folder = Path(folder)
     described = load_json(folder / "form.json")
     try:
         form = Form(**described)
     except TypeError as error:
-        raise InputError(folder / "form.json", "content", str(error), "a form that stage guard wrote") from None
+        raise InputError(
+            folder / "form.json", "content", str(error), "a form that stage guard wrote"
+        ) from None
     extractor = None
     if form.shape is not None:
         model = models.load(folder / "model.safetensors", trust)
         extractor = Extractor(model, form.layer, form.early, torch.device("cpu"))
     fitted = density.load(folder / "flow.safetensors").requires_grad_(False)
     (calibration,) = load_arrays(folder, "calibration")
-    return Deployed(form, extractor, fitted, guard.load(folder / "guard.safetensors"), np.array(calibration))
+    return Deployed(
+        form, extractor, fitted, guard.load(folder / "guard.safetensors"), np.array(calibration)
+    )
 
 
 def _load_pyfunc(path: str) -> Deployed:

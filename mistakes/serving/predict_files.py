@@ -14,19 +14,26 @@ from mistakes.serving.guard_model import Deployed, Form
 _AT_ONCE = 1000  # images in memory
 
 
-def check(guard: Deployed, paths: Sequence[Path], alpha: float | None, skip: bool) -> tuple[pd.DataFrame, list[str]]:
-    """Return a row for each input, file (or file and row) and what Deployed.predict says; and what was left out.
+def check(
+    guard: Deployed, paths: Sequence[Path], alpha: float | None, skip: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return a row for each input, file (or file and row) and what Deployed.predict says; and what
+    was left out.
 
-    paths : image files, and folders that are searched for them, hidden files and other kinds left out; where the guard
-    was made for outputs, files or folders of features and logits, as module feature_files reads them. alpha : None
-    for that of the guard. skip : leave images out that cannot be read.
-    Raises InputError where a file is missing, corrupt, or not as the guard expects it.
+    paths : image files, and folders that are searched for them, hidden files and other kinds left
+    out; where the guard was made for outputs, files or folders of features and logits, as module
+    feature_files reads them. alpha : None for that of the guard. skip : leave images out that
+    cannot be read. Raises InputError where a file is missing, corrupt, or not as the guard expects
+    it.
     """
     params = {} if alpha is None else {"alpha": alpha}
     if guard.form.shape is None:
         return pd.concat([_given(guard, path, params) for path in paths], ignore_index=True), []
     found = [_images(path) for path in paths]
-    files, left_out = [file for images, _ in found for file in images], [name for _, others in found for name in others]
+    files, left_out = (
+        [file for images, _ in found for file in images],
+        [name for _, others in found for name in others],
+    )
     answers = []
     for start in range(0, len(files), _AT_ONCE):
         names, images = [], []
@@ -41,7 +48,9 @@ def check(guard: Deployed, paths: Sequence[Path], alpha: float | None, skip: boo
         if images:
             answers.append(_named(guard.predict(np.stack(images), params), names))
     if not answers:
-        raise InputError("mistakes check", f"none of the {len(left_out)} images can be read: {left_out[0]}")
+        raise InputError(
+            "mistakes check", f"none of the {len(left_out)} images can be read: {left_out[0]}"
+        )
     return pd.concat(answers, ignore_index=True), left_out
 
 
@@ -66,12 +75,16 @@ def _images(path: Path) -> tuple[list[Path], list[str]]:
     if not path.is_dir():
         return [path], []
     inside = {
-        file: PurePosixPath(file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if file.is_file()
+        file: PurePosixPath(file.relative_to(path).as_posix())
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
     }
     shown = [file for file, name in inside.items() if not archives.hidden(name)]
     images = [file for file in shown if file.suffix.lower() in pictures.SUFFIXES]
     if not images:
-        raise InputError(path, f"no image lies in this folder or below ({', '.join(sorted(pictures.READ))})")
+        raise InputError(
+            path, f"no image lies in this folder or below ({', '.join(sorted(pictures.READ))})"
+        )
     return images, [str(file) for file in shown if file not in set(images)]
 
 

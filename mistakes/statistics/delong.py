@@ -9,11 +9,13 @@ from mistakes.artifacts import Array
 def delong(failures: Array, successes: Array) -> tuple[Array, Array]:
     """Return the AUROCs (k,) of k scores and their covariance matrix (k, k).
 
-    failures : float (k, m). successes : float (k, n). DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two
-    or more correlated ROC curves", Biometrics 1988: the variance of each input's placement among the other group, by
-    midranks as in Sun and Xu, "Fast implementation of DeLong's algorithm", IEEE Signal Processing Letters 2014. Groups
-    of at least 2. Failures and successes count as independent, though the images that attacks start from are successes
-    too; on the default run that leaves the deviations of differences within 10 % of those that resample images.
+    failures : float (k, m). successes : float (k, n). DeLong, DeLong and Clarke-Pearson, "Comparing
+    the areas under two or more correlated ROC curves", Biometrics 1988: the variance of each
+    input's placement among the other group, by midranks as in Sun and Xu, "Fast implementation of
+    DeLong's algorithm", IEEE Signal Processing Letters 2014. Groups of at least 2. Failures and
+    successes count as independent, though the images that attacks start from are successes too; on
+    the default run that leaves the deviations of differences within 10 % of those that resample
+    images.
     """
     m, n = failures.shape[1], successes.shape[1]
     ranks = stats.rankdata(np.concatenate([failures, successes], axis=1), axis=1)

@@ -1,6 +1,7 @@
 """Effect sizes with intervals, and power. Scores of failures are compared with scores of successes.
 
-Strata are given as ``parts``: pairs (which failures, which successes) of indices; WHOLE is one stratum of all.
+Strata are given as ``parts``: pairs (which failures, which successes) of indices; WHOLE is one
+stratum of all.
 """
 
 from collections.abc import Sequence
@@ -19,18 +20,29 @@ WINDOW = 100_000  # pairs left to look at one by one
 
 
 def parts_of(failures: Array, successes: Array) -> Parts:
-    """Return the parts of strata that both hold, from the strata of failures (f,) and of successes (s,)."""
+    """Return the parts of strata that both hold, from the strata of failures (f,) and of successes
+    (s,).
+    """
     return [
-        (np.flatnonzero(failures == k), np.flatnonzero(successes == k)) for k in np.intersect1d(failures, successes)
+        (np.flatnonzero(failures == k), np.flatnonzero(successes == k))
+        for k in np.intersect1d(failures, successes)
     ]
 
 
-def a12(f: Array, s: Array, parts: Parts, paired: bool, resamples: int, confidence: float, rng: np.random.Generator
-        ) -> tuple[float, float, float]:  # fmt: skip
-    """Return P(f > s) + P(f = s) / 2 over the pairs within strata, and its percentile bootstrap interval.
+def a12(
+    f: Array,
+    s: Array,
+    parts: Parts,
+    paired: bool,
+    resamples: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> tuple[float, float, float]:
+    """Return P(f > s) + P(f = s) / 2 over the pairs within strata, and its percentile bootstrap
+    interval.
 
-    Vargha and Delaney's A12 (2000), the AUROC. ``paired``: f and s (n,) are resampled together. Without a pair
-    within a stratum there is no evidence: 0.5 within [0, 1].
+    Vargha and Delaney's A12 (2000), the AUROC. ``paired``: f and s (n,) are resampled together.
+    Without a pair within a stratum there is no evidence: 0.5 within [0, 1].
     """
     ranked = [(i, j, rank(f[i], s[j])) for i, j in parts]
     if not ranked:
@@ -38,7 +50,10 @@ def a12(f: Array, s: Array, parts: Parts, paired: bool, resamples: int, confiden
 
     def within(of_f: Array, of_s: Array) -> Array:
         won = sum(wins(r, of_f[i], of_s[j]) for i, j, r in ranked)
-        pairs = sum(of_f[i].sum(0, dtype=np.float64) * of_s[j].sum(0, dtype=np.float64) for i, j, _ in ranked)
+        pairs = sum(
+            of_f[i].sum(0, dtype=np.float64) * of_s[j].sum(0, dtype=np.float64)
+            for i, j, _ in ranked
+        )
         return np.divide(won, pairs, out=np.full(np.shape(pairs), 0.5), where=np.asarray(pairs) > 0)
 
     values = []
@@ -51,36 +66,44 @@ def a12(f: Array, s: Array, parts: Parts, paired: bool, resamples: int, confiden
 
 
 def a12_null_sd(f: int, s: int, parts: Parts) -> float | None:
-    """Return the standard deviation of A12 when failures and successes do not differ, without ties; None without pairs.
+    """Return the standard deviation of A12 when failures and successes do not differ, without ties;
+    None without pairs.
 
-    The variance of U is m n (m + n + 1) / 12 (Mann and Whitney 1947) in each stratum, and strata are independent.
+    The variance of U is m n (m + n + 1) / 12 (Mann and Whitney 1947) in each stratum, and strata
+    are independent.
     """
-    sizes = np.array([(np.arange(f)[i].size, np.arange(s)[j].size) for i, j in parts], float).reshape(-1, 2)
+    sizes = np.array(
+        [(np.arange(f)[i].size, np.arange(s)[j].size) for i, j in parts], float
+    ).reshape(-1, 2)
     m, n = sizes.T
     return float(np.sqrt((m * n * (m + n + 1) / 12).sum()) / (m * n).sum()) if len(sizes) else None
 
 
 def power(a12_: float, null_sd: float, alpha: float) -> float:
-    """Return the power of the one-sided Mann-Whitney test at level alpha against A12 = ``a12_`` (Noether 1987).
+    """Return the power of the one-sided Mann-Whitney test at level alpha against A12 = ``a12_``
+    (Noether 1987).
 
-    Noether, Sample size determination for some common nonparametric tests, JASA 82 (1987): the variance under the
-    alternative is taken to be that of the null. Pairs count as independent, so for pairs it is a lower bound where
-    their members are positively correlated.
+    Noether, Sample size determination for some common nonparametric tests, JASA 82 (1987): the
+    variance under the alternative is taken to be that of the null. Pairs count as independent, so
+    for pairs it is a lower bound where their members are positively correlated.
     """
     return float(stats.norm.sf(stats.norm.isf(alpha) - (a12_ - 0.5) / null_sd))
 
 
 def detectable_a12(null_sd: float, alpha: float, power_: float = 0.8) -> float | None:
-    """Return the smallest A12 that the test of ``power`` finds with power ``power_``; None where not even 1 is."""
+    """Return the smallest A12 that the test of ``power`` finds with power ``power_``; None where
+    not even 1 is.
+    """
     found = 0.5 + null_sd * float(stats.norm.isf(alpha) + stats.norm.ppf(power_))
     return found if found <= 1 else None
 
 
 def hodges_lehmann(f: Array, s: Array, confidence: float) -> tuple[float, Interval]:
-    """Return the median of all differences f_i - s_j, and the interval that inverts the Mann-Whitney test (Moses).
+    """Return the median of all differences f_i - s_j, and the interval that inverts the
+    Mann-Whitney test (Moses).
 
-    Hollander and Wolfe, Nonparametric Statistical Methods, 4.2 and 4.3, normal approximation. The interval is that of
-    a shift between distributions of one shape.
+    Hollander and Wolfe, Nonparametric Statistical Methods, 4.2 and 4.3, normal approximation. The
+    interval is that of a shift between distributions of one shape.
     """
     m, n = len(f), len(s)
     spread = np.sqrt(m * n * (m + n + 1) / 12)
@@ -88,31 +111,46 @@ def hodges_lehmann(f: Array, s: Array, confidence: float) -> tuple[float, Interv
 
 
 def hodges_lehmann_paired(difference: Array, confidence: float) -> tuple[float, Interval]:
-    """Return the median of the Walsh averages of differences (n,), and the interval that inverts the signed-rank test.
+    """Return the median of the Walsh averages of differences (n,), and the interval that inverts
+    the signed-rank test.
 
     Hollander and Wolfe, 3.2 and 3.3, normal approximation.
     """
-    half, n = np.sort(difference) / 2, len(difference)  # the Walsh averages are sums of halves i <= j
+    half, n = (
+        np.sort(difference) / 2,
+        len(difference),
+    )  # the Walsh averages are sums of halves i <= j
     return _shift(half, half, np.arange(n), np.sqrt(n * (n + 1) * (2 * n + 1) / 24), confidence)
 
 
-def _shift(x: Array, y: Array, first: Array, spread: float, confidence: float) -> tuple[float, Interval]:
-    """Return the median of the sums of _kth_sum and its interval; ``spread`` is the null deviation of their number."""
+def _shift(
+    x: Array, y: Array, first: Array, spread: float, confidence: float
+) -> tuple[float, Interval]:
+    """Return the median of the sums of _kth_sum and its interval; ``spread`` is the null deviation
+    of their number.
+    """
     count = int((len(y) - first).sum())
     middle = [_kth_sum(x, y, first, k) for k in {(count - 1) // 2, count // 2}]
     # the outermost sums that the test does not reject, counted from 1; below 1 it rejects nothing
     c = int(np.floor(count / 2 - stats.norm.isf((1 - confidence) / 2) * spread))
-    interval = (_kth_sum(x, y, first, c - 1), _kth_sum(x, y, first, count - c)) if c >= 1 else (None, None)
+    interval = (
+        (_kth_sum(x, y, first, c - 1), _kth_sum(x, y, first, count - c)) if c >= 1 else (None, None)
+    )
     return float(np.mean(middle)), interval
 
 
 def _kth_sum(x: Array, y: Array, first: Array, k: int) -> float:
-    """Return the k-th smallest, from 0, of all x_i + y_j with j >= first_i; y is sorted. O(log) passes over x.
+    """Return the k-th smallest, from 0, of all x_i + y_j with j >= first_i; y is sorted. O(log)
+    passes over x.
 
-    Bisects on the value, counting the sums up to it, until few enough lie between the bounds to be made.
+    Bisects on the value, counting the sums up to it, until few enough lie between the bounds to be
+    made.
     """
     low, high = x.min() + y[0], x.max() + y[-1]
-    below, upto = first, np.full(len(x), len(y))  # of each x_i, the sums within the bounds are j in [below, upto)
+    below, upto = (
+        first,
+        np.full(len(x), len(y)),
+    )  # of each x_i, the sums within the bounds are j in [below, upto)
     while (upto - below).sum() > WINDOW and low < (middle := (low + high) / 2) < high:
         ends = np.maximum(np.searchsorted(y, middle - x, side="right"), first)
         if (ends - first).sum() <= k:

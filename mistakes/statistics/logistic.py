@@ -8,7 +8,13 @@ from scipy import stats
 
 from mistakes.artifacts import Array
 
-KNOTS = (0.05, 0.275, 0.5, 0.725, 0.95)  # quantiles; Harrell, Regression Modeling Strategies (2015), table 2.3
+KNOTS = (
+    0.05,
+    0.275,
+    0.5,
+    0.725,
+    0.95,
+)  # quantiles; Harrell, Regression Modeling Strategies (2015), table 2.3
 
 
 @dataclass(frozen=True)
@@ -22,16 +28,23 @@ class Added:
 
 
 def added_value(failed: Array, known: Array, score: Array, confidence: float) -> Added:
-    """Test by likelihood ratio whether ``score`` (n,) adds to ``known`` (n, k) in a logistic regression of ``failed``.
+    """Test by likelihood ratio whether ``score`` (n,) adds to ``known`` (n, k) in a logistic
+    regression of ``failed``.
 
-    The signed root of the statistic is standard normal under the null; the interval of the odds ratio is Wald's.
-    Where the two sides separate perfectly, the likelihood still has a supremum, so p stands, but no odds ratio does.
-    Where ``score`` is a linear function of what is known, it adds nothing: p is 1.
+    The signed root of the statistic is standard normal under the null; the interval of the odds
+    ratio is Wald's. Where the two sides separate perfectly, the likelihood still has a supremum, so
+    p stands, but no odds ratio does. Where ``score`` is a linear function of what is known, it adds
+    nothing: p is 1.
     """
-    # only the space that the columns span matters, so they are replaced by well-conditioned ones that span the same
-    u, sizes, _ = np.linalg.svd(_standard(np.column_stack([np.ones(len(failed)), known])), full_matrices=False)
+    # only the space that the columns span matters, so they are replaced by well-conditioned ones
+    # that span the same
+    u, sizes, _ = np.linalg.svd(
+        _standard(np.column_stack([np.ones(len(failed)), known])), full_matrices=False
+    )
     base = u[:, sizes > 1e-8 * sizes[0]] * np.sqrt(len(failed))
-    rest = score - base @ (base.T @ score) / len(failed)  # the coefficient of the rest is that of the score
+    rest = score - base @ (base.T @ score) / len(
+        failed
+    )  # the coefficient of the rest is that of the score
     scale = float(rest.std())
     if scale <= 1e-8 * float(np.abs(score).max()):
         return Added(1.0)
@@ -47,7 +60,8 @@ def added_value(failed: Array, known: Array, score: Array, confidence: float) ->
 
 
 def restricted_cubic_spline(x: Array) -> Array:
-    """Return (n, k - 1): x and k - 2 cubic terms, linear beyond the outermost of k knots (Harrell 2015, eq. 2.25).
+    """Return (n, k - 1): x and k - 2 cubic terms, linear beyond the outermost of k knots (Harrell
+    2015, eq. 2.25).
 
     Knots are the quantiles KNOTS of x (n,), those that coincide once; with fewer than 3, x alone.
     """
@@ -56,7 +70,11 @@ def restricted_cubic_spline(x: Array) -> Array:
         return x[:, None]
     cube = np.maximum(x[:, None] - t, 0) ** 3 / (t[-1] - t[0]) ** 2
     before, last = cube[:, -2:-1], cube[:, -1:]
-    terms = cube[:, :-2] - before * (t[-1] - t[:-2]) / (t[-1] - t[-2]) + last * (t[-2] - t[:-2]) / (t[-1] - t[-2])
+    terms = (
+        cube[:, :-2]
+        - before * (t[-1] - t[:-2]) / (t[-1] - t[-2])
+        + last * (t[-2] - t[:-2]) / (t[-1] - t[-2])
+    )
     return np.column_stack([x, terms])
 
 
@@ -69,7 +87,9 @@ def _standard(columns: Array) -> Array:
 
 
 def _fit(failed: Array, columns: Array) -> tuple[float, float, float, bool]:
-    """Return the log-likelihood, the last coefficient, its standard error, and whether these are finite estimates."""
+    """Return the log-likelihood, the last coefficient, its standard error, and whether these are
+    finite estimates.
+    """
     from statsmodels.discrete.discrete_model import Logit
 
     model = Logit(failed.astype(float), columns)
@@ -79,6 +99,8 @@ def _fit(failed: Array, columns: Array) -> tuple[float, float, float, bool]:
             fitted = model.fit(disp=0, maxiter=100)
             return float(fitted.llf), float(fitted.params[-1]), float(fitted.bse[-1]), True
         except (Warning, np.linalg.LinAlgError):
-            warnings.simplefilter("ignore")  # separated: approach the supremum, which the coefficients never reach
+            warnings.simplefilter(
+                "ignore"
+            )  # separated: approach the supremum, which the coefficients never reach
             fitted = model.fit(disp=0, maxiter=1000, method="bfgs", skip_hessian=True)
             return float(fitted.llf), float(fitted.params[-1]), float("inf"), False

@@ -1,4 +1,5 @@
-"""Vectorised resampling that scipy lacks: a stratified permutation test, and AUROC under bootstrap weights.
+"""Vectorised resampling that scipy lacks: a stratified permutation test, and AUROC under bootstrap
+weights.
 
 Results do not depend on how the resamples are cut into batches.
 """
@@ -11,14 +12,15 @@ import numpy as np
 from mistakes.artifacts import Array
 
 
-def stratified_permutation(scores: Array, group: Array, strata: Array, resamples: int, rng: np.random.Generator
-                           ) -> tuple[float, float]:  # fmt: skip
+def stratified_permutation(
+    scores: Array, group: Array, strata: Array, resamples: int, rng: np.random.Generator
+) -> tuple[float, float]:
     """Test whether scores are higher in ``group``, with labels permuted within strata only.
 
-    scores : float (n,). group : bool (n,). strata : (n,). Statistic: the mean over group members of their score minus
-    the mean of the others in the same stratum. Returns it and the one-sided Monte-Carlo p-value (b + 1) / (B + 1)
-    (Phipson and Smyth 2010). Strata without both groups carry no information and are left out; where none is left,
-    the difference is 0 and p is 1.
+    scores : float (n,). group : bool (n,). strata : (n,). Statistic: the mean over group members of
+    their score minus the mean of the others in the same stratum. Returns it and the one-sided
+    Monte-Carlo p-value (b + 1) / (B + 1) (Phipson and Smyth 2010). Strata without both groups carry
+    no information and are left out; where none is left, the difference is 0 and p is 1.
     """
     observed, members = 0.0, 0
     null = np.zeros(resamples)
@@ -29,7 +31,9 @@ def stratified_permutation(scores: Array, group: Array, strata: Array, resamples
         if m in (0, n):
             continue
         here = here - here.mean()  # only for precision: the sum of a subset then stays near 0
-        scale = n / (n - m)  # with mean 0, the group's sum times this is m times (mean of group - mean of others)
+        scale = n / (
+            n - m
+        )  # with mean 0, the group's sum times this is m times (mean of group - mean of others)
         observed += scale * here[chosen].sum()
         null += scale * _subset_sums(here, m, resamples, rng)
         members += m
@@ -41,18 +45,24 @@ def stratified_permutation(scores: Array, group: Array, strata: Array, resamples
 
 
 def _subset_sums(values: Array, size: int, resamples: int, rng: np.random.Generator) -> Array:
-    """Return the sums of ``resamples`` random subsets of ``size`` values; the cost grows with the smaller part."""
+    """Return the sums of ``resamples`` random subsets of ``size`` values; the cost grows with the
+    smaller part.
+    """
     small = min(size, len(values) - size)
     batches = [min(1000, resamples - start) for start in range(0, resamples, 1000)]
-    subset = np.concatenate([values[_subsets(len(values), small, rows, rng)].sum(axis=1) for rows in batches])
+    subset = np.concatenate(
+        [values[_subsets(len(values), small, rows, rng)].sum(axis=1) for rows in batches]
+    )
     return subset if small == size else values.sum() - subset
 
 
 def _subsets(n: int, size: int, rows: int, rng: np.random.Generator) -> Array:
-    """Return int32 (rows, size): in each row, ``size`` different numbers below n, every such set equally likely.
+    """Return int32 (rows, size): in each row, ``size`` different numbers below n, every such set
+    equally likely.
 
-    Numbers are drawn independently, and those that a row already has are drawn again, until none is left. So a row
-    ends as the first ``size`` different numbers of an endless independent sequence: no set is favoured.
+    Numbers are drawn independently, and those that a row already has are drawn again, until none is
+    left. So a row ends as the first ``size`` different numbers of an endless independent sequence:
+    no set is favoured.
     """
     drawn = rng.integers(0, n, (rows, size), dtype=np.int32)
     waiting = np.arange(rows)
@@ -66,12 +76,18 @@ def _subsets(n: int, size: int, rows: int, rng: np.random.Generator) -> Array:
     return drawn
 
 
-def bootstrap_weights(n: int, resamples: int, rng: np.random.Generator, batch: int = 100) -> Iterator[Array]:
-    """Yield float32 (n, b) in batches: how often each of n samples is drawn in each of ``resamples`` resamples."""
+def bootstrap_weights(
+    n: int, resamples: int, rng: np.random.Generator, batch: int = 100
+) -> Iterator[Array]:
+    """Yield float32 (n, b) in batches: how often each of n samples is drawn in each of
+    ``resamples`` resamples.
+    """
     for start in range(0, resamples, batch):
         columns = min(batch, resamples - start)
         drawn = rng.integers(0, n, (columns, n)) * columns + np.arange(columns)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=n * columns).reshape(n, columns).astype(np.float32)
+        yield (
+            np.bincount(drawn.ravel(), minlength=n * columns).reshape(n, columns).astype(np.float32)
+        )
 
 
 @dataclass(frozen=True)
@@ -95,18 +111,28 @@ def rank(positives: Array, negatives: Array) -> Ranked:
 
 
 def _cumulated(weights: Array) -> Array:
-    """Return float32 (n + 1, b): the weight of the first 0, 1, ..., n samples; whole numbers, so exact."""
+    """Return float32 (n + 1, b): the weight of the first 0, 1, ..., n samples; whole numbers, so
+    exact.
+    """
     sums = np.zeros((len(weights) + 1, weights.shape[1]), np.float32)
     np.cumsum(weights, axis=0, out=sums[1:])
     return sums
 
 
 def wins(ranked: Ranked, positive: Array, negative: Array) -> Array:
-    """Return the weight of pairs in which the positive scores higher, ties counted half, float64 (b,); see auroc."""
+    """Return the weight of pairs in which the positive scores higher, ties counted half, float64
+    (b,); see auroc.
+    """
     below = _cumulated(negative[ranked.negative_order])
     return (positive * (below[ranked.below] + below[ranked.not_above])).sum(0, dtype=np.float64) / 2
 
 
 def auroc(ranked: Ranked, positive: Array, negative: Array) -> Array:
-    """Return P(positive scores higher) + P(tie) / 2, float64 (b,), under weights (p, b) and (n, b); ones are plain."""
-    return wins(ranked, positive, negative) / positive.sum(0, dtype=np.float64) / negative.sum(0, dtype=np.float64)
+    """Return P(positive scores higher) + P(tie) / 2, float64 (b,), under weights (p, b) and (n, b);
+    ones are plain.
+    """
+    return (
+        wins(ranked, positive, negative)
+        / positive.sum(0, dtype=np.float64)
+        / negative.sum(0, dtype=np.float64)
+    )

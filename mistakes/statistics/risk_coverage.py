@@ -1,7 +1,7 @@
 """Risk and coverage: what is left to err when the most anomalous inputs are refused.
 
-Risk is the share of failures (loss 0 or 1) among accepted inputs; coverage is the share of inputs accepted. Inputs are
-accepted in ascending order of their score.
+Risk is the share of failures (loss 0 or 1) among accepted inputs; coverage is the share of inputs
+accepted. Inputs are accepted in ascending order of their score.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,19 @@ class Areas:
 
 
 def areas(scores: Array, failures: Array, weights: Array) -> Areas:
-    """Return the areas of scores (n,), failures bool (n,) under positive weights (n,), whose sum does not matter.
+    """Return the areas of scores (n,), failures bool (n,) under positive weights (n,), whose sum
+    does not matter.
 
-    aurc : integral over coverage c of the selective risk E(c) / c, E(c) the weight of accepted failures. e_aurc : aurc
-    minus that of the best order, r + (1 - r) ln(1 - r) for a share r of failures (Geifman, Uziel and El-Yaniv,
-    "Bias-reduced uncertainty estimation for deep neural classifiers", 2019). augrc : integral of E(c), the generalised
-    risk (Traub et al., "Overcoming common flaws in the evaluation of selective classification systems", 2024).
+    aurc : integral over coverage c of the selective risk E(c) / c, E(c) the weight of accepted
+    failures. e_aurc : aurc minus that of the best order, r + (1 - r) ln(1 - r) for a share r of
+    failures (Geifman, Uziel and El-Yaniv, "Bias-reduced uncertainty estimation for deep neural
+    classifiers", 2019). augrc : integral of E(c), the generalised risk (Traub et al., "Overcoming
+    common flaws in the evaluation of selective classification systems", 2024).
 
-    Among equal scores E grows in proportion to c, the expected value over all orders, also within one input. The
-    integrals over such a piece are in closed form, so a weight of 2 is exactly two copies. (fd-shifts calls this
-    non-linear interpolation; torch-uncertainty sums over inputs, which is the limit of many inputs.)
+    Among equal scores E grows in proportion to c, the expected value over all orders, also within
+    one input. The integrals over such a piece are in closed form, so a weight of 2 is exactly two
+    copies. (fd-shifts calls this non-linear interpolation; torch-uncertainty sums over inputs,
+    which is the limit of many inputs.)
     """
     _, group = np.unique(scores, return_inverse=True)
     share = weights / weights.sum()

@@ -1,4 +1,7 @@
-"""ROC statistics under bootstrap weights. A sample is sorted once and then met by any other sample."""
+"""ROC statistics under bootstrap weights.
+
+Each sample is sorted once and can be compared with any other.
+"""
 
 from dataclasses import dataclass
 
@@ -13,7 +16,9 @@ class Weighted:
 
     scores: Array  # (n,)
     weights: Array  # float32 (n, b), whole numbers
-    below: Array  # float32 (n + 1, b): the weight of the first 0, 1, ..., n; whole numbers, so exact
+    below: (
+        Array  # float32 (n + 1, b): the weight of the first 0, 1, ..., n; whole numbers, so exact
+    )
 
     def at_least(self, thresholds: Array) -> Array:
         """Return the weight that scores at least each of ``thresholds`` (m,) as (m, b)."""
@@ -42,7 +47,9 @@ def auroc(positives: Weighted, negatives: Weighted) -> Array:
 
 
 def average_precision(positives: Weighted, negatives: Weighted) -> Array:
-    """Return the area under the precision-recall curve, as average precision, of finding positives by high scores."""
+    """Return the area under the precision-recall curve, as average precision, of finding positives
+    by high scores.
+    """
     found, wrong = positives.at_least(positives.scores), negatives.at_least(positives.scores)
     return _precision(positives, found, wrong)
 
@@ -61,12 +68,16 @@ def _precision(positives: Weighted, found: Array, wrong: Array) -> Array:
 
 
 def fpr95(positives: Weighted, negatives: Weighted) -> Array:
-    """Return the share of positives accepted when the threshold accepts 95 % of negatives, float64 (b,).
+    """Return the share of positives accepted when the threshold accepts 95 % of negatives, float64
+    (b,).
 
-    The positives are failures and the negatives successes: "false positive" in the name means an accepted failure. The
-    threshold is the lowest score of a negative that at least 95 % of them do not exceed.
+    The positives are failures and the negatives successes: "false positive" in the name means an
+    accepted failure. The threshold is the lowest score of a negative that at least 95 % of them do
+    not exceed.
     """
-    last = (negatives.below < 0.95 * negatives.below[-1] - 1e-3).sum(0) - 1  # its place; weights are whole numbers
+    last = (negatives.below < 0.95 * negatives.below[-1] - 1e-3).sum(
+        0
+    ) - 1  # its place; weights are whole numbers
     accepted = np.searchsorted(positives.scores, negatives.scores[last], side="right")
     share = positives.below[accepted, np.arange(len(accepted))] / positives.below[-1]
     return share.astype(np.float64)

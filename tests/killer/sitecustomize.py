@@ -1,8 +1,10 @@
-"""Python reads this at its start where this folder is on PYTHONPATH: it kills the process at an event, not at a moment.
+"""Python reads this at its start where this folder is on PYTHONPATH: it kills the process at an
+event, not at a moment.
 
-The environment says which. KILL_WHO: a part of the command line. KILL_AT: a regular expression for an audit event
-of Python with its first two arguments, such as "open data/x w". KILL_COUNT: at which of those. KILL_LATER: how many
-function calls after it. KILL_GROUP: whatever started the process dies with it.
+The environment says which. KILL_WHO: a part of the command line. KILL_AT: a regular expression for
+an audit event of Python with its first two arguments, such as "open data/x w". KILL_COUNT: at which
+of those. KILL_LATER: how many function calls after it. KILL_GROUP: whatever started the process
+dies with it.
 """
 
 import os
@@ -30,7 +32,9 @@ def count_calls(*_: object) -> None:
 def watch(event: str, arguments: tuple) -> None:
     """An audit hook."""
     global count
-    if event in {"open", "os.rename", "os.mkdir"} and re.search(at, " ".join(map(str, (event, *arguments[:2])))):
+    if event in {"open", "os.rename", "os.mkdir"} and re.search(
+        at, " ".join(map(str, (event, *arguments[:2])))
+    ):
         count -= 1
         if count == 0:
             sys.setprofile(count_calls) if later else kill()
