@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 
-ROOT = Path(__file__).parents[1]
 PATH = os.pathsep.join(
     [
         str(Path(sys.executable).parent),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Checkout, duplicate
+from checkouts import Checkout, duplicate
+from commands import ROOT
 
 DEFINED = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = [

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Checkout, duplicate
+from checkouts import Checkout, duplicate
+from commands import ROOT
 
 from mistakes import cli
 from mistakes.config import params

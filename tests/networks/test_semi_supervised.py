@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from commands import SMOKE
 from sklearn.datasets import load_digits
-from test_bad_input import SMOKE
 
 from mistakes.config import params
 from mistakes.errors import InputError

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 import servers
 import yaml
-from conftest import ROOT, Checkout, duplicate
+from checkouts import Checkout, duplicate
+from commands import ROOT
 
 KINDS = ("folder", "ssh", "s3")
 
@@ -255,7 +256,7 @@ def test_a_server_that_goes_half_way_costs_a_retry(
     anna: Checkout, remote: Remote, tmp_path: Path
 ) -> None:
     if remote.port is None:
-        pytest.skip("a folder has no server; tests/test_faults.py fills its disk")
+        pytest.skip("a folder has no server; tests/pipeline/test_faults.py fills its disk")
     carl = duplicate(anna, tmp_path / "carl", "mlflow.db", "mlartifacts")
     cable = servers.Cable(remote.port)
     remote = replace(remote.through(cable.port), url=remote.through(cable.port).url + "/half")

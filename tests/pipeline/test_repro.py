@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from conftest import Checkout, clone, duplicate
+from checkouts import Checkout, clone, duplicate
 
 STAGES = (
     "raw",

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from commands import ROOT
 from scipy import integrate, stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -17,7 +17,6 @@ from mistakes.errors import InputError
 from mistakes.evaluation import detection, differences, mixtures, operating_point, repeated_runs
 from mistakes.statistics import delong, resampling, risk_coverage, roc
 
-ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
 SCORES = ("log_density", "msp", "knn", "guard")
 SETTINGS = detection.Settings(0.1, 100, 0.95, 0)

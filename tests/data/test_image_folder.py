@@ -13,83 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from here import run
+from commands import ROOT, SMOKE, refused, run
+from pictures import GOOD, SETTINGS, as_folder, as_tar, as_zip, contents, picture, pixels
 from PIL import Image
-from test_bad_input import ROOT, SMOKE, refused
 
 from mistakes.config import params
 from mistakes.data import image_folder
 from mistakes.errors import InputError
 from mistakes.pipeline import overlays
 
-SETTINGS = {
-    "dataset": "image_folder",
-    "train": "own",
-    "test": None,
-    "size": None,
-    "channels": 3,
-    "corrupt": "refuse",
-    "ood": [],
-}
-
-
-def picture(
-    seed: int, width: int = 12, height: int = 12, kind: str = "PNG", mode: str = "RGB"
-) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind)
-    return file.getvalue()
-
-
-def pixels(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
-
-
-GOOD = {
-    f"{name}/{i}.png": picture(10 * label + i)
-    for label, name in enumerate(("bird", "cat"))
-    for i in range(6)
-}
-
-
-def as_folder(path: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(content)
-    return path
-
-
-def as_zip(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def as_tar(path: Path, files: dict[str, bytes], **attributes: object) -> Path:
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            for key, value in attributes.items():
-                setattr(member, key, value)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
 
 def settings(folder: Path, images: dict[str, object] | None = None, **raw: object) -> None:
     values = yaml.safe_load(SMOKE) | {"raw": SETTINGS | raw}
     values["images"] |= {"val": 2, "cal": 3, "test": 2} | (images or {})
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_folder_a_zip_and_a_tar_give_the_same_bytes_and_reach_the_splits(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+ROOT = Path(__file__).parents[1]
+SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
+
 
 def run(folder: Path, stage: str, *paths: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m stages.STAGE PATHS`` in ``folder``; return exit status and output, as a
@@ -36,3 +39,23 @@ def run(folder: Path, stage: str, *paths: str, **env: str) -> subprocess.Complet
         finally:
             signal.signal(signal.SIGTERM, handler)
     return subprocess.CompletedProcess([stage, *paths], status, out.getvalue(), err.getvalue())
+
+
+def process(folder: Path, stage: str, *paths: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = (
+        {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC"))}
+        | {"PYTHONPATH": str(ROOT)}
+        | env
+    )
+    command = [sys.executable, "-m", f"stages.{stage}", *paths]
+    return subprocess.run(
+        command, cwd=folder, env=clean, capture_output=True, text=True, check=False
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import ROOT
 
 from mistakes.config import params
 from mistakes.pipeline import deps, overlays
 
-ROOT = Path(__file__).parents[1]
 STAGES = {
     name: definition.get("do", definition)
     for name, definition in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Checkout, clone
-from test_bad_input import ROOT
+from checkouts import Checkout, clone
+from commands import ROOT
 
 from mistakes.config import params
 from mistakes.errors import InputError

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import SMOKE, refused, run
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
-from test_bad_input import SMOKE, refused, run
 from torch import Tensor, nn
 
 import stages.adversarial

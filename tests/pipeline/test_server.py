@@ -12,7 +12,8 @@ import psutil
 import pytest
 import servers
 import yaml
-from conftest import ROOT, Checkout, duplicate
+from checkouts import Checkout, duplicate
+from commands import ROOT
 from servers import Team
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import servers
 import yaml
-from conftest import ROOT, Checkout, duplicate
+from checkouts import Checkout, duplicate
+from commands import ROOT
 from PIL import Image
 
 WORKFLOW = ROOT / ".github/workflows/pipeline.yml"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Checkout
+from checkouts import Checkout
 from PIL import Image
 
 from mistakes.artifacts import load_table, save_tensors

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from mistakes.networks import architectures, external, training
 from mistakes.networks.extraction import Batch, Extractor
 from mistakes.pipeline.runner import Run
 
-ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
 CPU = torch.device("cpu")
 DETECTORS = scoring.NAMES

@@ -5,20 +5,19 @@ them.
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import Checkout
+from checkouts import Checkout
+from commands import ROOT
 
 from mistakes import artifacts
 from mistakes.config import params
 from mistakes.evaluation import comparison, detection, repeated_runs
 from mistakes.report import markdown
 
-ROOT = Path(__file__).parents[1]
 SETTINGS = detection.Settings(0.05, 200, 0.95, 0)
 SCORES = ("guard", "log_density", "msp", "knn")
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import clone
+from checkouts import clone
+from commands import SMOKE, refused, run
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
-from test_bad_input import SMOKE, refused, run
 from torch import Tensor, nn
 
 from mistakes.artifacts import load_table

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import clone
+from checkouts import clone
+from commands import ROOT, SMOKE, refused, run
 from safetensors.numpy import save_file
-from test_bad_input import ROOT, SMOKE, refused, run
 
 from mistakes import artifacts
 from mistakes.config import params

@@ -2,11 +2,8 @@
 
 import copy
 import functools
-import gzip
 import operator
-import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -14,36 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from commands import ROOT, SMOKE, refused, run
+from pictures import idx
 
 from mistakes import artifacts
 from mistakes.config import params
 from mistakes.data import datasets, download
 from mistakes.errors import InputError
-
-ROOT = Path(__file__).parents[1]
-SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
-
-
-def run(folder: Path, stage: str, *paths: str, **env: str) -> subprocess.CompletedProcess[str]:
-    import os
-
-    clean = (
-        {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC"))}
-        | {"PYTHONPATH": str(ROOT)}
-        | env
-    )
-    command = [sys.executable, "-m", f"stages.{stage}", *paths]
-    return subprocess.run(
-        command, cwd=folder, env=clean, capture_output=True, text=True, check=False
-    )
-
-
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    for word in words:
-        assert word in line
 
 
 @pytest.fixture
@@ -389,11 +363,6 @@ def test_corrupt_tensors_tables_and_pickles(tmp_path: Path) -> None:
 
 
 # raw files in their true format
-
-
-def idx(path: Path, array: np.ndarray) -> None:
-    header = struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(header + array.tobytes()))
 
 
 def test_fashion_mnist_files_are_read_and_split_without_overlap(

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from here import run
+from commands import SMOKE, refused, run
+from pictures import idx
 from PIL import Image
 from scipy.io import savemat
-from test_bad_input import SMOKE, idx, refused
 
 from mistakes import artifacts
 from mistakes.config import params, raws

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from commands import ROOT, refused, run
 from scipy import stats
-from test_bad_input import refused, run
 
 from mistakes.config import params
 from mistakes.errors import InputError
@@ -18,7 +18,6 @@ from mistakes.evaluation import hypotheses, negative_controls
 from mistakes.evaluation.hypotheses import Group, Sample
 from mistakes.statistics import effect_sizes, logistic, resampling, trend
 
-ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
 
 

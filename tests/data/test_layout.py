@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from here import run
+from commands import SMOKE, run
+from pictures import GOOD, SETTINGS, as_folder, as_tar, as_zip, contents, picture
 from PIL import Image
-from test_bad_input import SMOKE
-from test_images import GOOD, SETTINGS, as_folder, as_tar, as_zip, contents, picture
 
 from mistakes.config import params
 from mistakes.data import (

@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import Checkout, clone
+from checkouts import Checkout, clone
+from commands import ROOT, SMOKE, run
 from mlflow import MlflowClient
 from PIL import Image
-from test_bad_input import SMOKE, run
 
 from mistakes import cli
 from mistakes.config import params
 from mistakes.networks import programs
 from mistakes.pipeline import custom, journal, mlflow_rows, mlflow_store, snapshot
 
-ROOT = Path(__file__).parents[1]
 SCORES, MODEL = "data/scores/smoke/metrics.json", "data/classifier/smoke/model.safetensors"
 
 

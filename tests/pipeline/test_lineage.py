@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Checkout, duplicate
+from checkouts import Checkout, duplicate
+from commands import ROOT
 
 from mistakes.pipeline import lineage, snapshot
 
@@ -97,7 +98,7 @@ def test_another_environment_is_told_by_package(lab: Checkout, tmp_path: Path) -
         "mistakes",
         "show",
         first_row(lab).info.run_id,
-        PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[1]}",
+        PYTHONPATH=f"{tmp_path}:{ROOT}",
     )
     assert f"differs here: torch=={version('torch')}" in done.stdout
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from commands import ROOT
 
 from mistakes import artifacts
 from mistakes.attacks import adaptive
@@ -20,7 +21,6 @@ from mistakes.pipeline import overlays, runner
 from mistakes.report import markdown
 from mistakes.serving import guard_model
 
-ROOT = Path(__file__).parents[1]
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
 COMMANDS = {
     name: shlex.split(definition.get("do", definition)["cmd"])[3:]
