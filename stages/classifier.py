@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from mistakes.artifacts import load_arrays, load_json, save_csv
-from mistakes.config import entries
-from mistakes.networks import architectures as classifiers
+from mistakes.config import classifiers
 from mistakes.networks import (
+    architectures,
     augmentation,
     external,
     label_budget,
@@ -32,33 +32,33 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
     these n_labelled.
     """
     settings, device = run.classifier, run.device
-    if isinstance(settings, entries.GivenOutputs):
+    if isinstance(settings, classifiers.Precomputed):
         return validate_external.outputs(fit, val, load_json(classes), out, run.warn)
     run.check_attacks()  # before all the training
-    if isinstance(settings, entries.Own):
+    if isinstance(settings, classifiers.Custom):
         return _take(run, settings, val, load_json(classes), out)
     images, truth = load_arrays(fit, "images", "labels")
     val_images, val_labels = load_arrays(val, "images", "labels")
     known = label_budget.given(truth, settings.labels, settings.seed)
-    model = classifiers.new(
+    model = architectures.new(
         settings.architecture, settings.width, int(truth.max()) + 1, images, settings.seed
     )
     values = settings.model_dump()
     schedule = training.Schedule(**{f.name: values[f.name] for f in fields(training.Schedule)})
 
     def on_epoch(epoch: int, loss: float) -> dict[str, float]:
-        accuracy = classifiers.accuracy(model, val_images, val_labels, device)
+        accuracy = architectures.accuracy(model, val_images, val_labels, device)
         run.log(epoch, loss=loss, accuracy_val=accuracy)
         return {"accuracy_val": accuracy}
 
     data = hashlib.sha256(images.tobytes() + truth.tobytes()).hexdigest()
     code = [
         Path(str(module.__file__)).read_text()
-        for module in (augmentation, classifiers, label_budget, semi_supervised, training)
+        for module in (augmentation, architectures, label_budget, semi_supervised, training)
     ]
-    key = (settings, classifiers.describe(model), data, code, device.type)
+    key = (settings, architectures.describe(model), data, code, device.type)
     checkpoint = run.scratch(*key) / "checkpoint.safetensors"
-    if isinstance(settings, entries.Supervised):
+    if isinstance(settings, classifiers.Supervised):
         history = training.train(
             model, images[known], truth[known], schedule, device, on_epoch, checkpoint
         )
@@ -69,20 +69,20 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
         history = semi_supervised.train(
             model, images, truth, known, schedule, method, device, on_epoch, checkpoint
         )
-    classifiers.save(model, out / "model.safetensors")
+    architectures.save(model, out / "model.safetensors")
     # columns are named, for a history that was resumed has its keys sorted
     save_csv(out / "history.csv", pd.DataFrame(history, columns=["epoch", "loss", "accuracy_val"]))
     metrics = {"accuracy_val": history[-1]["accuracy_val"], "epochs": settings.epochs}
-    metrics["accuracy_fit"] = classifiers.accuracy(model, images, truth, device)
+    metrics["accuracy_fit"] = architectures.accuracy(model, images, truth, device)
     if settings.labels != "all":
-        found = classifiers.accuracy(model, images[known], truth[known], device)
+        found = architectures.accuracy(model, images[known], truth[known], device)
         metrics |= {"accuracy_labelled": found, "n_labelled": len(known)}
     checkpoint.unlink(missing_ok=True)
     return metrics
 
 
 def _take(
-    run: Run, settings: entries.Own, val: Path, classes: list[str], out: Path
+    run: Run, settings: classifiers.Custom, val: Path, classes: list[str], out: Path
 ) -> dict[str, float]:
     (images, truth), where, device = (
         load_arrays(val, "images", "labels"),

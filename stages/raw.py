@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mistakes.artifacts import save_arrays, save_json
-from mistakes.config.raws import Fetched, ImageFolder, OwnFeatures
+from mistakes.config.raw import FeatureFiles, Fetched, ImageFolder
 from mistakes.data import custom_images, download, feature_files
 from mistakes.pipeline.runner import Run, stage
 
@@ -20,10 +20,10 @@ def main(run: Run, out: Path) -> None:
     """
     section = run.params.raw
     description: dict[str, Any]
-    if isinstance(section, OwnFeatures):
-        description = _own_features(section, out)
+    if isinstance(section, FeatureFiles):
+        description = _feature_files(section, out)
     elif isinstance(section, ImageFolder):
-        description = _own_images(section, out)
+        description = _image_folder(section, out)
     else:
         description = dict(download.fetch(section.dataset, out))
         description |= _ood(section, out, download.SHAPES[section.dataset])
@@ -32,7 +32,7 @@ def main(run: Run, out: Path) -> None:
         run.warn(sentence)
 
 
-def _own_images(section: ImageFolder, out: Path) -> dict[str, Any]:
+def _image_folder(section: ImageFolder, out: Path) -> dict[str, Any]:
     parts = custom_images.parts(**section.model_dump(exclude={"dataset", "groups", "ood"}))
     description = custom_images.save(out, parts, section.groups)
     said = [f"raw.{name}: {sentence}" for name, part in parts.items() for sentence in part.warnings]
@@ -62,7 +62,7 @@ def _ood(
     return {"warnings": said} if said else {}
 
 
-def _own_features(section: OwnFeatures, out: Path) -> dict[str, Any]:
+def _feature_files(section: FeatureFiles, out: Path) -> dict[str, Any]:
     said: list[str] = []
     paths, foreign = (
         {name: Path(path) for name, path in of.items()} for of in (section.parts, section.ood)

@@ -15,7 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from mistakes.config import entries, raws, refusals, sections
+from mistakes.config import classifiers, raw, refusals, sections
 from mistakes.config.sections import Name, Section
 from mistakes.errors import InputError
 
@@ -24,11 +24,9 @@ class Params(Section):
     """All of params.yaml."""
 
     device: Literal["auto", "cpu", "cuda"]
-    raw: Annotated[
-        raws.Fetched | raws.ImageFolder | raws.OwnFeatures, Field(discriminator="dataset")
-    ]
+    raw: Annotated[raw.Fetched | raw.ImageFolder | raw.FeatureFiles, Field(discriminator="dataset")]
     images: sections.Images
-    classifiers: Annotated[dict[Name, entries.Classifier], Field(min_length=1)]
+    classifiers: Annotated[dict[Name, classifiers.Classifier], Field(min_length=1)]
     features: sections.Features
     flow: sections.Flow
     detectors: sections.Detectors
@@ -64,12 +62,12 @@ def validated(document: dict[str, Any], where: str) -> Params:
 
 def _check_given(values: Params, where: str) -> None:
     """Refuse own features beside a classifier that wants images, and the other way round."""
-    given = isinstance(values.raw, raws.OwnFeatures)
+    given = isinstance(values.raw, raw.FeatureFiles)
     for name, classifier in values.classifiers.items():
-        if given and not isinstance(classifier, entries.GivenOutputs):
+        if given and not isinstance(classifier, classifiers.Precomputed):
             expected = "{source: features}, since raw.dataset is features"
             raise InputError(where, f"classifiers.{name}", "a network", expected)
-        if not given and isinstance(classifier, entries.GivenOutputs):
+        if not given and isinstance(classifier, classifiers.Precomputed):
             expected = "a network (source: features goes with raw.dataset: features)"
             raise InputError(where, f"classifiers.{name}.source", "features", expected)
     if given and values.images.held_out:
@@ -80,7 +78,7 @@ def _check_given(values: Params, where: str) -> None:
 def _check_ood(values: Params, where: str) -> None:
     """Refuse OOD sets that no stage makes, and the in-distribution data set as one."""
     fetched = list(values.raw.ood)
-    if isinstance(values.raw, raws.OwnFeatures):
+    if isinstance(values.raw, raw.FeatureFiles):
         for name in values.ood.sets:
             if name not in fetched:
                 raise InputError(

@@ -71,9 +71,9 @@ def read(dataset: str, folder: Path) -> Dataset:
     if dataset == "digits":
         return Dataset(_numbered(*_digits(folder / "digits.csv.gz"), 0), None, tuple("0123456789"))
     if dataset == "image_folder":
-        return _own_images(folder)
+        return _image_folder(folder)
     if dataset == "features":
-        return _own_features(folder)
+        return _feature_files(folder)
     images, labels, classes = formats.read(dataset, folder, "train")
     test_images, test_labels, _ = formats.read(dataset, folder, "test")
     test = _numbered(test_images, test_labels, len(images))
@@ -132,7 +132,7 @@ def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, L
     return replace(dataset, train=keep(dataset.train), test=test, classes=left, val=val), near
 
 
-def _own_images(folder: Path) -> Dataset:
+def _image_folder(folder: Path) -> Dataset:
     """Read what stage raw made of own images; an index is a row of train/files.csv, then of val's,
     then of test's.
     """
@@ -152,7 +152,7 @@ def _groups(folder: Path) -> Array | None:
     return load_arrays(folder, "labels", "groups")[1] if (folder / "groups.npy").is_file() else None
 
 
-def _own_features(folder: Path) -> Dataset:
+def _feature_files(folder: Path) -> Dataset:
     """Read what stage raw made of own features; indices count through the rows of the parts, in
     their order.
     """

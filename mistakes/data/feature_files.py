@@ -1,5 +1,6 @@
-"""Own features: files of what a model of any kind made of its inputs, read and checked. No pickle
-is loaded.
+"""Custom features: files of what any model made of its inputs, read and checked.
+
+No pickle is loaded.
 
 A file or folder is one part (such as train) and holds ``features`` (n, d), ``logits`` (n, k),
 ``labels`` (n,), and maybe ``early_1``, ``early_2``, ... (n, m_i), the features of earlier layers,

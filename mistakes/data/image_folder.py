@@ -1,4 +1,4 @@
-"""Own images: a folder with a folder for each class, or a zip or tar of one, to arrays.
+"""Custom images: a folder with a folder for each class, or a zip or tar of one, to arrays.
 
 Module layout says which folders are classes, module pictures which files are images; others are
 left out and counted. Hidden files are no part of it.

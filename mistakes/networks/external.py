@@ -1,4 +1,4 @@
-"""Own classifiers: networks that were trained elsewhere, behind the same door as those that are
+"""Custom classifiers: networks that were trained elsewhere, behind the same door as those that are
 trained here.
 
 A network of Python code (``entrypoint``, ``torchvision``, ``timm``) is built anew wherever it is
@@ -72,7 +72,7 @@ def whole(logits: Tensor, single: bool) -> Tensor:
     return torch.where(gone, floor, logits)
 
 
-class Own(nn.Module):
+class Custom(nn.Module):
     """A network with its input inside: images float32 (n, c, h, w) in [0, 1] to logits float32 (n,
     k).
     """
@@ -128,7 +128,7 @@ class Own(nn.Module):
         return self.logits(whole(self.plain(x), self.description.get("single", False)))
 
 
-class Archive(Own):
+class Archive(Custom):
     """The same for a network without layers to cut at: it returns the features itself."""
 
     def __init__(self, content: bytes, description: Description) -> None:
@@ -313,7 +313,7 @@ def _weights_only() -> Iterator[None]:
             os.environ[name] = before
 
 
-def save(model: Own, path: Path) -> None:
+def save(model: Custom, path: Path) -> None:
     """Write one file from which ``rebuild`` makes the same classifier."""
     if isinstance(model, Archive):
         archive = torch.frombuffer(bytearray(model.content), dtype=torch.uint8)
@@ -322,7 +322,7 @@ def save(model: Own, path: Path) -> None:
         save_tensors(path, model.net.state_dict(), model.description)
 
 
-def rebuild(tensors: dict[str, Tensor], description: Description, path: Path) -> Own:
+def rebuild(tensors: dict[str, Tensor], description: Description, path: Path) -> Custom:
     """Return what save wrote, in evaluation mode. Raises InputError where the code that builds it
     changed.
     """
@@ -344,4 +344,4 @@ def rebuild(tensors: dict[str, Tensor], description: Description, path: Path) ->
             reason,
             "those of the network that its code builds; run stage classifier",
         ) from None
-    return Own(net, description).eval().requires_grad_(False)
+    return Custom(net, description).eval().requires_grad_(False)

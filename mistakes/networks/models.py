@@ -8,7 +8,7 @@ from mistakes.artifacts import Array, load_tensors
 from mistakes.errors import InputError
 from mistakes.networks import architectures, external
 
-Model = architectures.Classifier | external.Own
+Model = architectures.Classifier | external.Custom
 NO_GRADIENT = "the logits of this classifier have no gradient, along which attacks descend"
 FLAT = "no loss of this classifier has a gradient that is not zero, along which attacks descend"
 

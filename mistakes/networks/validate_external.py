@@ -21,7 +21,7 @@ _TRIED = 4  # images
 
 def take(
     entry: Mapping[str, Any], where: str, images: Array, classes: int, device: torch.device
-) -> external.Own:
+) -> external.Custom:
     """Return the own classifier of an entry of ``classifiers``, checked on images (n, c, h, w),
     uint8.
 
@@ -57,17 +57,17 @@ def take(
 
 def _code(
     entry: Mapping[str, Any], where: str, description: dict[str, Any], x: Tensor
-) -> external.Own:
+) -> external.Custom:
     if entry["source"] == "entrypoint":  # so that its outputs are others where the code is
         description["code"] = programs.key(entry["entrypoint"])
     net = external.build(description)
     if entry["weights"] is not None:
         external.load_weights(net, Path(entry["weights"]))
-    draft = external.Own(net, description).eval()
+    draft = external.Custom(net, description).eval()
     with torch.no_grad():
         found = _answer(draft.returned, where, x)
     description |= _logits(found, entry["output"], where, len(x), description["classes"])
-    model = external.Own(net, description).eval()
+    model = external.Custom(net, description).eval()
     model.description["layout"] = layers.layout(model, x, entry["tokens"])
     there = layers.names(model)
     for key, name in [("layer", entry["layer"]), *(("early", name) for name in entry["early"])]:
@@ -81,7 +81,7 @@ def _code(
 
 def _archive(
     entry: Mapping[str, Any], where: str, description: dict[str, Any], x: Tensor
-) -> external.Own:
+) -> external.Custom:
     path = Path(entry["path"])
     content = external.read_archive(path, entry["source"])
     draft = external.Archive(content, description | {"parts": 2})
@@ -204,7 +204,7 @@ def _logits(
     return {"output": output, "single": single}
 
 
-def _check(model: external.Own, where: str, x: Tensor) -> None:
+def _check(model: external.Custom, where: str, x: Tensor) -> None:
     wanted = list(dict.fromkeys([model.penultimate, *model.blocks]))
     last, layout = layers.names(model)[-1], model.description["layout"]
     run = layers.cut(model, list(dict.fromkeys([*wanted, last])), x.device)
@@ -247,7 +247,7 @@ def _check(model: external.Own, where: str, x: Tensor) -> None:
 
 
 def judge(
-    model: external.Own,
+    model: external.Custom,
     where: str,
     images: Array,
     labels: Array,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mistakes.artifacts import save_json
-from mistakes.config import entries, params
+from mistakes.config import classifiers, params
 from mistakes.networks import programs
 from mistakes.pipeline import journal, snapshot
 
@@ -122,7 +122,7 @@ def _named(stage: str, values: params.Params) -> list[Path]:
     )  # pathlib's raises where a text is too long to be a path
     code = (
         programs.files(section.entrypoint).values()
-        if isinstance(section, entries.Entrypoint)
+        if isinstance(section, classifiers.Entrypoint)
         else []
     )
     return [*map(Path, paths), *sorted(_shown(path) for path in code)]

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from mistakes.artifacts import save_json
-from mistakes.config import entries, params
+from mistakes.config import classifiers, params
 from mistakes.errors import InputError
 from mistakes.pipeline import custom, environment, journal, project, snapshot
 
@@ -57,7 +57,7 @@ class Run:
             )
 
     @property
-    def classifier(self) -> entries.Classifier:
+    def classifier(self) -> classifiers.Classifier:
         """The section of the classifier that this run is for; raises InputError where params.yaml
         has none.
         """

@@ -1,4 +1,4 @@
-"""Own features: every kind of file, what is refused, the guard without early features, and the
+"""Custom features: every kind of file, what is refused, the guard without early features, and the
 whole pipeline.
 """
 

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from mistakes import artifacts
-from mistakes.config import params, raws
+from mistakes.config import params, raw
 from mistakes.data import datasets, download, formats, ood
 from mistakes.errors import InputError
 
@@ -177,7 +177,7 @@ def test_the_pinned_md5_sums_are_torchvision_s() -> None:
         _, file, md5 = known.SVHN.split_list[part]
         assert download.CHECKSUMS["svhn"][file] == f"md5:{md5}"
     assert set(params.parse(SMOKE).raw.ood) <= set(NAMES)
-    assert set(NAMES) == set(raws.OodDatasets.__args__[0].__args__)
+    assert set(NAMES) == set(raw.OodDatasets.__args__[0].__args__)
 
 
 @pytest.mark.parametrize("dataset", ["kmnist", "cifar100", "svhn"])  # Fashion-MNIST: test_bad_input

@@ -1,6 +1,4 @@
-"""Own images: folders, zips and tars of them, good and bad, through stages raw and images as a user
-runs them.
-"""
+"""Custom images: folders, zips and tars, good and bad, through stages raw and images."""
 
 import hashlib
 import io

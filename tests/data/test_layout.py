@@ -1,4 +1,4 @@
-"""Own images as people have them: splits in folders, files of all kinds, groups, rare classes,
+"""Custom images as people have them: splits in folders, files of all kinds, groups, rare classes,
 copies, own OOD sets.
 """
 

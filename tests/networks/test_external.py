@@ -1,6 +1,4 @@
-"""Own classifiers: each way to bring one, each way in which one can be wrong, and one through the
-whole pipeline.
-"""
+"""Custom classifiers: each way to bring one, each way to be wrong, and a whole pipeline."""
 
 import json
 import pickle
@@ -145,7 +143,7 @@ def entry(values: dict[str, Any]) -> dict[str, Any]:
     return params.parse(yaml.safe_dump(document)).classifiers["mine"].model_dump()
 
 
-def take(values: dict[str, Any], images: np.ndarray, classes: int = 10) -> external.Own:
+def take(values: dict[str, Any], images: np.ndarray, classes: int = 10) -> external.Custom:
     return validate_external.take(
         entry(values), "classifiers.mine", images, classes, torch.device("cpu")
     )

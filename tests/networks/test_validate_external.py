@@ -783,13 +783,13 @@ def pictures() -> np.ndarray:
 COLOUR = {"mean": [0.5] * 3, "std": [0.5] * 3, "channels": 3, "size": None}
 
 
-def take_picture(function: str, layer: str, **more: Any) -> external.Own:
+def take_picture(function: str, layer: str, **more: Any) -> external.Custom:
     values = entry(entrypoint=f"usernets:{function}", layer=layer, **COLOUR | more)
     torch.manual_seed(0)
     return validate_external.take(values, "classifiers.mine", pictures(), 10, CPU)
 
 
-def output_of(model: external.Own, layer: str) -> np.ndarray:
+def output_of(model: external.Custom, layer: str) -> np.ndarray:
     found: list[Tensor] = []
     hook = model.net.get_submodule(layer).register_forward_hook(
         lambda _m, _i, out: found.append(out)
@@ -942,7 +942,7 @@ def test_stages_refuse_features_in_another_order_and_tell_what_is_odd(tmp_path: 
 
 
 def attacked(
-    model: external.Own, digits: Any, folder: Path, **attacks_: Any
+    model: external.Custom, digits: Any, folder: Path, **attacks_: Any
 ) -> tuple[dict[str, float], list[str]]:
     """Return metrics and warnings of stage adversarial, which writes to folder/out."""
     document = yaml.safe_load(SMOKE)

@@ -87,13 +87,13 @@ class Untrained(Section):
         return 0
 
 
-class GivenOutputs(Untrained):
+class Precomputed(Untrained):
     """Stage raw reads the outputs from files; nothing is trained, nothing is drawn."""
 
     source: Literal["features"]
 
 
-class Own(Untrained):
+class Custom(Untrained):
     """What every classifier trained elsewhere states: the input that it was trained with."""
 
     mean: list[float]
@@ -108,7 +108,7 @@ class Own(Untrained):
     )
 
 
-class Code(Own):
+class Code(Custom):
     """A network that Python code builds."""
 
     arguments: dict[str, bool | int | float | str]
@@ -144,7 +144,7 @@ class Library(Code):
     weights: str
 
 
-class Archive(Own):
+class Archive(Custom):
     """A TorchScript or torch.export file, which returns (features, logits, early_1, ...)."""
 
     source: Literal["torchscript", "torch_export"]
@@ -161,7 +161,7 @@ Classifier = Annotated[
     | Annotated[FixMatch, Tag("fixmatch")]
     | Annotated[MeanTeacher, Tag("mean_teacher")]
     | Annotated[PseudoLabel, Tag("pseudo_label")]
-    | Annotated[GivenOutputs, Tag("features")]
+    | Annotated[Precomputed, Tag("features")]
     | Annotated[Entrypoint, Tag("entrypoint")]
     | Annotated[Library, Tag("torchvision")]
     | Annotated[Library, Tag("timm")]

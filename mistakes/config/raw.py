@@ -85,7 +85,7 @@ class ImageFolder(Section):
     ood: Ood
 
 
-class OwnFeatures(Section):
+class FeatureFiles(Section):
     """Stage raw: files of features, logits and labels of a model of any kind."""
 
     dataset: Literal["features"]
