@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mistakes.errors import InputError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.pipeline import environment, project
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def main() -> None:
         run(
             **arguments if run is check else _at_project(arguments)
         )  # a guard is used outside of projects too
-    except InputError as error:
+    except (InputError, ArgumentError) as error:
         sys.exit(_refuse(str(error)))
     except BrokenPipeError:  # such as: mistakes results | head
         os.dup2(

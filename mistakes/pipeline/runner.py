@@ -9,6 +9,7 @@ import functools
 import hashlib
 import inspect
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mistakes.artifacts import save_json
 from mistakes.config import classifiers, params
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.pipeline import custom, environment, journal, project, snapshot
 
 if TYPE_CHECKING:
@@ -232,6 +233,8 @@ def _write_whole(
                 shutil.rmtree(out / part.name, ignore_errors=True)
             os.replace(part, out / part.name)
         return metrics
+    except ArgumentError as error:
+        raise located(error, run) from None
     except Exception as error:
         # NumPy and safetensors each have words of their own for a full disk
         if not isinstance(error, InputError) and shutil.disk_usage(out.parent).free < 2**20:
@@ -239,6 +242,24 @@ def _write_whole(
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def located(error: ArgumentError, run: Run) -> InputError:
+    """Return what the library refused with the key of params.yaml that its argument came from.
+
+    That is the key of this name in the classifier's entry or in the section of the stage, and else
+    in the first section that has one.
+    """
+    name = re.split(r"[^a-z_0-9]", error.argument, maxsplit=1)[0]
+    if run.stage == "classifier":
+        sections: dict[str, object] = {f"classifiers.{run.name}": run.classifier}
+    else:
+        sections = {run.stage: getattr(run.params, run.stage, None)}
+    sections |= {key: getattr(run.params, key) for key in type(run.params).model_fields}
+    for key, section in sections.items():
+        if name in getattr(type(section), "model_fields", {}):
+            return InputError("params.yaml", f"{key}.{error}")
+    return InputError("params.yaml", str(error))
 
 
 def _classifier_name(stage_name: str, paths: dict[str, Path]) -> str | None:
