@@ -4,7 +4,6 @@ whole pipeline.
 
 import json
 import pickle
-import re
 import shutil
 from pathlib import Path
 
@@ -13,11 +12,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from checkouts import clone
-from commands import ROOT, SMOKE, refused, run
+from commands import SMOKE, refused, run
 from safetensors.numpy import save_file
 
-from mistakes import artifacts
 from mistakes.config import params
 from mistakes.data import feature_files
 from mistakes.detectors import guard
@@ -310,71 +307,3 @@ def test_the_guard_without_early_features_has_two_parts_with_their_shares_scaled
         )
     ]
     assert np.allclose(found, torch.stack(surprises).amax(0).numpy())
-
-
-@pytest.mark.slow
-def test_the_guide_s_example_runs_from_files_to_report_and_row(tmp_path: Path) -> None:
-    """A perceptron on 64 numbers, by the commands of docs/features.md, with the committed
-    parameters.
-    """
-    checkout = clone(tmp_path)
-    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
-    checkout.run("git", "commit", "--quiet", "--all", "--message=default")
-    code = re.search(
-        r"```python\n(.*?)```", (ROOT / "docs" / "features.md").read_text(), re.DOTALL
-    )[1]
-    checkout.run("python", "-c", code)
-    checkout.run("mistakes", "use", "experiments/own_features.yaml")
-    done = checkout.run("dvc", "repro")
-    for stage in ("classifier", "adversarial", "adaptive", "corruptions"):
-        assert (
-            f"\n{stage}: nothing to do: outputs are given as files: there is no image"
-            in done.stdout
-        )
-
-    tested = json.loads((tmp_path / "data/hypotheses/given/hypotheses.json").read_text())
-    assert {row["hypothesis"] for row in tested} == {"H1", "H3", "H4", "H5"}
-    macro = pd.read_csv(tmp_path / "data/detection/given/macro.csv").set_index("score")
-    assert set(macro.columns) >= {"auroc_mistakes", "auroc_ood"}
-    assert macro.loc["guard", "auroc_mistakes"] > 0.7
-    assert macro.loc["log_density", "auroc_ood"] > 0.8
-    page = (tmp_path / "data/report/report.html").read_text()
-    for shown in (
-        "Over the two sources of failure",
-        "confidence has 90.5 % of α",
-        "<strong>row ",
-        "no adversarial",
-    ):
-        assert shown in page
-    assert "Attacks, and attackers" not in page
-    assert "<img" not in page
-    (row,) = checkout.runs(level="pipeline")
-    assert row.info.status == "FINISHED"
-    assert row.data.metrics["scores.guard_share.density"] == pytest.approx(0.04 / 0.42)
-    assert row.data.metrics["detection.auroc.ood.noise.guard"] == pytest.approx(
-        macro.loc["guard", "auroc_ood"], abs=1e-5
-    )
-    assert row.data.params["classifier.source"] == "features"
-    assert "Data and pipelines are up to date." in checkout.run("dvc", "repro").stdout
-    assert artifacts.load_csv(tmp_path / "data/adaptive/given/adaptive.csv").empty
-    assert "| guard |" in checkout.run("mistakes", "results").stdout
-    assert "| guard |" in checkout.run("mistakes", "seeds", "given").stdout
-
-    done = checkout.run("mistakes", "check", "data/guard/given/model", "own/noise.npz")
-    lines = done.stdout.splitlines()
-    assert lines[0] == "file,prediction,confidence,p,flagged,reason"
-    assert lines[400].startswith("own/noise.npz:399,")
-    scores = artifacts.load_table(tmp_path / "data/scores/given/scores.parquet").query(
-        "set == 'noise'"
-    )
-    assert [float(line.split(",")[3]) for line in lines[1:]] == pytest.approx(
-        list(scores["p_guard"]), rel=1e-5
-    )
-    narrow = np.load(tmp_path / "own/noise.npz")
-    np.savez(
-        tmp_path / "own/narrow.npz", features=narrow["features"][:, 1:], logits=narrow["logits"]
-    )
-    refused(
-        checkout.run("mistakes", "check", "data/guard/given/model", "own/narrow.npz", check=False),
-        "features is",
-    )
