@@ -42,7 +42,7 @@ def cost(detector: str, name: str) -> Cost:
     log_prob = density.load(Path("data/flow") / name / "flow.safetensors").log_prob
     known = [density.evaluate(log_prob, part.features) for part in (val, test)]
     before, started = growth(), time.perf_counter()
-    if detector == "log_density":
+    if detector == "nll":
         flow = _flow(fit, val)
         fitted = time.perf_counter()
         density.evaluate(flow.log_prob, test.features)
@@ -107,7 +107,7 @@ def main() -> None:
     there = load_tensors(Path("data/detectors") / name / "baselines.safetensors")[1][
         "baselines"
     ]  # maybe without vim
-    for detector in ("guard", "log_density", *there):
+    for detector in ("guard", "nll", *there):
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
             fit, score, size, memory = fresh.apply(cost, (detector, name))
         print(f"| {detector} | {fit:.2f} | {score:.2f} | {size:.2f} | {memory:.0f} |", flush=True)

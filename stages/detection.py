@@ -55,7 +55,7 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
         "flagged": operating_point.flagged(inputs, scores, section.alphas, section.confidence),
         "undetected": operating_point.undetected(inputs, scores, settings),
         "shift": operating_point.shift(inputs, scores, settings),
-        "roc": detection.roc_curves(inputs, "log_density"),
+        "roc": detection.roc_curves(inputs, "nll"),
         "histogram": detection.histograms(inputs),
         "deciles": detection.deciles(inputs, section.confidence),
     }

@@ -33,7 +33,7 @@ SHOWN_CONTROL = ("value", "low", "high", "p", "difference", "passed")
 
 def group(part: pd.DataFrame) -> Group:
     """Return one side of a comparison."""
-    return Group(*(part[column].to_numpy() for column in ("log_density", "prediction", "msp")))
+    return Group(*(part[column].to_numpy() for column in ("nll", "prediction", "msp")))
 
 
 def sample(failures: pd.DataFrame, successes: pd.DataFrame, paired: bool) -> Sample:
@@ -77,7 +77,7 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
     rows = hypotheses.adjusted(results, section.alpha, section.smallest_a12)
     checked = negative_controls.all_of(
         sample(mistakes, successes, False),
-        train["log_density"].to_numpy(),
+        train["nll"].to_numpy(),
         negative_controls.Settings(
             **section.controls.model_dump(), bootstrap=section.bootstrap, seed=section.seed
         ),

@@ -93,7 +93,7 @@ def main(
     }
     return metrics | {
         "accuracy_test": float(parts[0]["correct"].mean()),
-        "nll_test": float(parts[0]["log_density"].mean()),
+        "nll_test": float(parts[0]["nll"].mean()),
         "nll_test_gaussian": -float(gaussian.mean(dtype=np.float64)),
     }
 

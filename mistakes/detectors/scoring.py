@@ -17,7 +17,7 @@ from mistakes.detectors.guard import Guard
 from mistakes.errors import InputError
 from mistakes.networks.extraction import Batch, Outputs
 
-NAMES = ("guard", "log_density", "joint", *baselines.NAMES)  # params.yaml may leave vim out
+NAMES = ("guard", "nll", "joint", *baselines.NAMES)  # params.yaml may leave vim out
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Detectors:
         """Return the scores NAMES, float64 (n,), of a batch of n inputs, which ``where`` names in
         errors.
 
-        guard : module guard. log_density : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)),
+        guard : module guard. nll : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)),
         nats. The rest: module baselines. Raises InputError, naming score and row, where one is NaN
         or infinite.
         """
@@ -41,7 +41,7 @@ class Detectors:
         log_confidence = np.log(-found["msp"])  # MSP is minus the largest softmax probability
         scores = {
             "guard": self.guard.score(batch.early, batch.logits, log_density),
-            "log_density": -log_density,
+            "nll": -log_density,
             "joint": -(log_density + log_confidence),
             **found,
         }
@@ -79,7 +79,7 @@ class Detectors:
         """
         own: dict[str, Callable[[Outputs], Tensor]] = {
             "guard": lambda o: self.guard(o.early, o.logits, self.density.log_prob(o.features)),
-            "log_density": lambda o: -self.density.log_prob(o.features).double(),
+            "nll": lambda o: -self.density.log_prob(o.features).double(),
             "joint": lambda o: (
                 -(self.density.log_prob(o.features) + o.logits.log_softmax(1).amax(1)).double()
             ),

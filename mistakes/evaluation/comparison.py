@@ -17,7 +17,7 @@ from mistakes.statistics.resampling import bootstrap_weights
 
 FIXED = (
     "guard",
-    "log_density",
+    "nll",
     "msp",
 )  # compared always; beside them the best baseline of each line
 

@@ -262,8 +262,8 @@ def histograms(table: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
     Bins cover the central 99 % of all groups together; what lies outside is counted in the
     outermost bins. Sets that are not evaluated are left out.
     """
-    groups: Mapping[str, Array] = {"correct": -successes(table)["log_density"].to_numpy()} | {
-        name if source != "mistakes" else "mistakes": -part["log_density"].to_numpy()
+    groups: Mapping[str, Array] = {"correct": -successes(table)["nll"].to_numpy()} | {
+        name if source != "mistakes" else "mistakes": -part["nll"].to_numpy()
         for (source, name), part in evaluated(table).items()
     }
     low, high = np.quantile(np.concatenate(list(groups.values())), [0.005, 0.995])
@@ -286,13 +286,13 @@ def deciles(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
     Fewer than 10 images are as many groups of one.
     """
-    test = table[table["source"] == "id"].sort_values("log_density", ascending=False, kind="stable")
+    test = table[table["source"] == "id"].sort_values("nll", ascending=False, kind="stable")
     rows = []
     for number, part in enumerate(
         np.array_split(np.arange(len(test)), min(10, len(test))), start=1
     ):
         wrong = ~test["correct"].to_numpy()[part]
-        density = -test["log_density"].to_numpy()[part]
+        density = -test["nll"].to_numpy()[part]
         rows.append(
             {
                 "decile": number,

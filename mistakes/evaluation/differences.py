@@ -11,7 +11,7 @@ from mistakes.statistics.delong import delong
 
 COLUMNS = ("source", "set", "score", "against", "difference", "low", "high", "p")
 DENSITIES = (
-    "log_density",
+    "nll",
     "joint",
     "guard",
 )  # scores that begin so are this project's, all others are baselines

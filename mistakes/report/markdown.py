@@ -6,7 +6,7 @@ from typing import Any
 from mistakes.artifacts import load_json
 
 SOURCES = ("mistakes", "adversarial", "ood")
-BESIDE = ("guard", "log_density", "msp")  # what comparison shows, and the best of the others
+BESIDE = ("guard", "nll", "msp")  # what comparison shows, and the best of the others
 LEVEL = 0.05  # Holm p at which it counts a hypothesis as shown
 
 

@@ -17,7 +17,7 @@ from mistakes.evaluation.comparison import Comparison
 from mistakes.report import plots
 
 TITLES = {
-    "log_density": "log-density (flow)",
+    "nll": "log-density (flow)",
     "joint": "joint density",
     "msp": "MSP",
     "entropy": "entropy",
@@ -284,7 +284,7 @@ def _by_set(detection: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _gallery(scores: pd.DataFrame, inputs: Inputs, count: int) -> list[dict[str, Any]]:
-    test = scores[scores["source"] == "id"].nlargest(count, "log_density", keep="first")
+    test = scores[scores["source"] == "id"].nlargest(count, "nll", keep="first")
     return [
         {
             "picture": None if inputs.images is None else png(inputs.images[row["index"]]),
@@ -292,7 +292,7 @@ def _gallery(scores: pd.DataFrame, inputs: Inputs, count: int) -> list[dict[str,
             "label": inputs.classes[row["label"]],
             "prediction": inputs.classes[row["prediction"]],
             "correct": bool(row["correct"]),
-            "p": row["p_log_density"],
+            "p": row["p_nll"],
         }
         for row in test.to_dict("records")
     ]

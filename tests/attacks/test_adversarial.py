@@ -598,7 +598,7 @@ def attack(
     return adaptive.attack(system.target(name), system.calibration[name], 0.1, x, y, settings, CPU)
 
 
-@pytest.mark.parametrize("name", ["log_density", "joint", "msp", "mahalanobis", "knn"])
+@pytest.mark.parametrize("name", ["nll", "joint", "msp", "mahalanobis", "knn"])
 def test_knowing_the_detector_never_weakens_the_attack(system: System, name: str) -> None:
     x, y = system.images[:200], system.labels[:200]
     plain = run(system, "LinfPGDAttack", "linf", 200, eps=0.08, eps_iter=0.025, nb_iter=8)
@@ -654,8 +654,8 @@ def test_a_detector_that_never_fires_is_evaded_by_every_success(system: System) 
 
 def test_attack_is_a_function_of_its_seed_and_not_of_the_batch_size(system: System) -> None:
     settings = dataclasses.replace(EASY, lambdas=(0.0, 1.0), restarts=2)
-    first, again = (attack(system, "log_density", settings, 60) for _ in range(2))
-    other = attack(system, "log_density", dataclasses.replace(settings, batch_size=17), 60)
+    first, again = (attack(system, "nll", settings, 60) for _ in range(2))
+    other = attack(system, "nll", dataclasses.replace(settings, batch_size=17), 60)
     assert np.array_equal(first.images, again.images)
     assert (first.undetected != other.undetected).sum() <= 1  # float32 kernels round differently
 
@@ -690,6 +690,6 @@ def test_rows_have_exact_intervals_and_refuse_an_attack_weaker_than_plain_pgd() 
 def test_unknown_detectors_are_named(system: System) -> None:
     with pytest.raises(
         InputError,
-        match="adaptive.detectors is 'odin', expected one of guard, log_density, joint, msp",
+        match="adaptive.detectors is 'odin', expected one of guard, nll, joint, msp",
     ):
         system.target("odin")(architectures.to_unit(system.images[:2]))

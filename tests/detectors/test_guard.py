@@ -246,7 +246,7 @@ def test_the_best_baseline_of_several_trainings_is_one_that_all_have(
 ) -> None:
     settings, columns = (
         detection.Settings(0.05, 20, 0.95, 0),
-        ("guard", "log_density", "msp", "vim"),
+        ("guard", "nll", "msp", "vim"),
     )
     whole = scored(rng, 1.0)
     whole = whole.assign(

@@ -19,7 +19,7 @@ from mistakes.evaluation import comparison, detection, repeated_runs
 from mistakes.report import markdown
 
 SETTINGS = detection.Settings(0.05, 200, 0.95, 0)
-SCORES = ("guard", "log_density", "msp", "knn")
+SCORES = ("guard", "nll", "msp", "knn")
 
 
 def scored(rng: np.random.Generator, shift: float, n: int = 400, ood: bool = True) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def test_lines_have_the_numbers_of_detection_and_of_seeds(rng: np.random.Generat
             )
             assert row["mistakes_low"] < row["mistakes"] < row["mistakes_high"]
         assert line.best in ("msp", "knn")
-        assert {row["score"] for row in line.scores} == {"guard", "log_density", "msp", line.best}
+        assert {row["score"] for row in line.scores} == {"guard", "nll", "msp", line.best}
     expected = repeated_runs.across(
         {name: tables[name] for name in "ac"}, ("guard",), SETTINGS
     ).iloc[0]
@@ -174,7 +174,7 @@ def test_comparison_in_markdown_names_the_best_baseline_and_counts_what_is_shown
         for key, value in detection_.items()
         if "macro_auroc." in key
     }
-    for own in ("guard", "joint", "log_density"):
+    for own in ("guard", "joint", "nll"):
         macro.pop(own)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(f"| {name}")]
     assert [row[1] for row in rows[1:]] == [

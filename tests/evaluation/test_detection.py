@@ -18,7 +18,7 @@ from mistakes.evaluation import detection, differences, mixtures, operating_poin
 from mistakes.statistics import delong, resampling, risk_coverage, roc
 
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
-SCORES = ("log_density", "msp", "knn", "guard")
+SCORES = ("nll", "msp", "knn", "guard")
 SETTINGS = detection.Settings(0.1, 100, 0.95, 0)
 CALIBRATION = 200
 

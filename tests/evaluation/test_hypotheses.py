@@ -432,16 +432,14 @@ def scores_table(rng: np.random.Generator) -> pd.DataFrame:
             "source": "id",
             **common,
             "correct": correct,
-            "log_density": rng.normal(size=n),
+            "nll": rng.normal(size=n),
             "msp": msp,
         }
     )
     hit = test[test["correct"]].iloc[:50].assign(source="adversarial", set="pgd", correct=False)
     far = test.iloc[:60].assign(source="ood", set="noise", correct=False)
     fit = test.assign(source="fit", set="fit", correct=True)
-    return pd.concat(
-        [test, hit.assign(log_density=hit["log_density"] + 1), far, fit], ignore_index=True
-    )
+    return pd.concat([test, hit.assign(nll=hit["nll"] + 1), far, fit], ignore_index=True)
 
 
 def test_stage_writes_every_row_and_asks_for_training_images(

@@ -187,7 +187,7 @@ def test_one_column_of_features_and_two_classes(project: Project, rng: np.random
     left_out = "detectors.gmm_principal is 2, and 1 directions of the features vary"
     assert left_out in project.warnings("detectors")
     assert f"not applicable: {left_out}" in project.page
-    assert project.read("detection")["auroc.ood.noise.log_density"] > 0.5
+    assert project.read("detection")["auroc.ood.noise.nll"] > 0.5
 
 
 def test_copies_and_constants_are_no_matter_to_principal_components(
@@ -355,7 +355,7 @@ def test_inputs_beyond_all_bounds_are_scored(project: Project, rng: np.random.Ge
     project.write(
         splits(rng), {"noise": foreign}, {"flow": {"transform": "direction_norm"}}
     ).run().check()
-    assert project.scores().query("source == 'ood'")["p_log_density"].iloc[3] == pytest.approx(
+    assert project.scores().query("source == 'ood'")["p_nll"].iloc[3] == pytest.approx(
         1 / (project.read("detectors")["n_calibrating"] + 1)
     )
 

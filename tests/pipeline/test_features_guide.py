@@ -38,7 +38,7 @@ def test_what_needs_images_is_left_out_and_the_rest_is_shown(guide: Checkout) ->
     macro = pd.read_csv(data / "detection/given/macro.csv").set_index("score")
     assert set(macro.columns) >= {"auroc_mistakes", "auroc_ood"}
     assert macro.loc["guard", "auroc_mistakes"] > 0.7
-    assert macro.loc["log_density", "auroc_ood"] > 0.8
+    assert macro.loc["nll", "auroc_ood"] > 0.8
     page = (data / "report/report.html").read_text()
     for shown in (
         "Over the two sources of failure",
