@@ -190,17 +190,16 @@ def seeds(names: list[str]) -> None:
     """Print the mean over several trainings of a classifier, with intervals over trainings and
     images.
     """
-    from mistakes.artifacts import load_table
     from mistakes.config import params
-    from mistakes.evaluation import repeated_runs
+    from mistakes.evaluation import repeated_runs, score_table
     from mistakes.evaluation.detection import Settings
 
     _warn_of_other_results()
     section = params.load().detection
-    tables = {name: load_table(Path("data/scores") / name / "scores.parquet") for name in names}
-    scores = tuple(
-        c.removeprefix("p_") for c in next(iter(tables.values())).columns if c.startswith("p_")
-    )
+    tables = {
+        name: score_table.load(Path("data/scores") / name / "scores.parquet") for name in names
+    }
+    scores = score_table.scores(next(iter(tables.values())))
     settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
     print(
         repeated_runs.markdown(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mistakes.artifacts import load_table, save_csv
 from mistakes.detectors import conformal
-from mistakes.evaluation import detection, differences, mixtures, operating_point
+from mistakes.evaluation import detection, differences, mixtures, operating_point, score_table
 from mistakes.pipeline.runner import Run, stage
 
 SHOWN = ("auroc", "aupr", "aupr_success", "fpr95", "flagged")
@@ -36,12 +36,10 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
     settings = detection.Settings(
         section.alpha, section.bootstrap, section.confidence, section.seed
     )
-    inputs = load_table(table)
-    scores = tuple(
-        column.removeprefix("p_") for column in inputs.columns if column.startswith("p_")
-    )
+    inputs = score_table.load(table)
+    scores = score_table.scores(inputs)
     found = detection.evaluate(inputs, scores, settings)
-    for sentence in detection.left_out(inputs):
+    for sentence in score_table.left_out(inputs):
         run.warn(sentence)
     written: dict[str, pd.DataFrame] = {
         "detection": found.sets,
@@ -61,10 +59,8 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
     }
     for name, part in written.items():
         save_csv(out / f"{name}.csv", part)
-    metrics = named(found.sets, SHOWN, "source", "set", "score") | named(
-        found.macro, MACRO, "score"
-    )
-    macro = written["differences"].query("source == 'macro'")
+    metrics = named(found.sets, SHOWN, "cause", "set", "score") | named(found.macro, MACRO, "score")
+    macro = written["differences"].query("cause == 'macro'")
     for reference, rows in (
         ("msp", macro.query("against == 'msp'")),
         ("best", macro.query("best")),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes.artifacts import load_table, save_json, save_text
+from mistakes.artifacts import save_json, save_text
 from mistakes.errors import InputError
-from mistakes.evaluation import detection, hypotheses, negative_controls
+from mistakes.evaluation import hypotheses, negative_controls, score_table
 from mistakes.evaluation.hypotheses import Group, Sample
 from mistakes.pipeline.runner import Run, stage
 
@@ -50,24 +50,24 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
     both in Markdown.
     """
     section = run.params.hypotheses
-    table = load_table(scores)
+    table = score_table.load(scores)
     successes, mistakes = (
-        detection.successes(table),
-        table[(table["source"] == "id") & ~table["correct"]],
+        score_table.successes(table),
+        table[(table["origin"] == "id") & ~table["correct"]],
     )
-    train = table[(table["source"] == "fit") & table["correct"]]
-    if len(successes) < hypotheses.LEAST or "fit" not in set(table["source"]):
-        found = ", ".join(table["source"].unique())
+    train = table[(table["origin"] == "fit") & table["correct"]]
+    if len(successes) < hypotheses.LEAST or "fit" not in set(table["origin"]):
+        found = ", ".join(table["origin"].unique())
         raise InputError(
-            scores, "column source", found, "correctly classified images of id, and images of fit"
+            scores, "column origin", found, "correctly classified images of id, and images of fit"
         )
     settings = hypotheses.Settings(
         section.resamples, section.bootstrap, section.confidence, section.bins, section.seed
     )
     results = []
     for hypothesis, registered in section.registered.items():
-        for (source, name), part in detection.sets(table).items():
-            if source == registered.failure:
+        for (cause, name), part in score_table.failures(table).items():
+            if cause == registered.failure:
                 compared = sample(part, successes, registered.test == "permutation_paired")
                 results.append(
                     hypotheses.test(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mistakes.artifacts import load_arrays, load_csv, load_json, load_table, save_text
+from mistakes.artifacts import load_arrays, load_csv, load_json, save_text
 from mistakes.data import precomputed
-from mistakes.evaluation import comparison
+from mistakes.evaluation import comparison, score_table
 from mistakes.evaluation.detection import Settings
 from mistakes.pipeline.runner import Run, stage
 from mistakes.report import page
@@ -73,7 +73,7 @@ def main(
     evidence = [
         page.Evidence(
             name,
-            load_table(scores / name / "scores.parquet"),
+            score_table.load(scores / name / "scores.parquet"),
             load_json(scores / name / "metrics.json"),
             load_json(flow / name / "metrics.json"),
             load_json(guard / name / "metrics.json"),

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mistakes.artifacts import load_arrays, load_table, save_table
+from mistakes.artifacts import load_arrays, load_table
 from mistakes.data import precomputed
 from mistakes.detectors import baselines, conformal, density, scoring
 from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
-from mistakes.evaluation import detection
+from mistakes.evaluation import score_table
 from mistakes.networks import extraction, models
 from mistakes.pipeline.runner import Run, stage
 
@@ -40,15 +40,15 @@ def main(
     calibrated = load_table(calibration)
 
     def rows(
-        source: str, name: str, batch: extraction.Batch, labels: np.ndarray, index: np.ndarray
+        origin: str, name: str, batch: extraction.Batch, labels: np.ndarray, index: np.ndarray
     ) -> pd.DataFrame:
-        found = detectors.score(batch, f"{source} inputs of {name}")
+        found = detectors.score(batch, f"{origin} inputs of {name}")
         part = scoring.table(found, batch.logits, labels)
         for score in found:
             part[f"p_{score}"] = conformal.p_values(
                 calibrated[score].to_numpy(), part[score].to_numpy()
             )
-        part.insert(0, "source", source)
+        part.insert(0, "origin", origin)
         part.insert(1, "set", name)
         part.insert(
             2, "index", index
@@ -62,10 +62,10 @@ def main(
     )
     parts = [rows("id", "test", stored, labels, np.arange(len(labels)))]
     right = int(parts[0]["correct"].sum())
-    if right < detection.LEAST:
+    if right < score_table.LEAST:
         least = (
-            f"at least {detection.LEAST}, which failures are compared with (labels in the order of"
-            " the logits?)"
+            f"at least {score_table.LEAST}, which failures are compared with"
+            " (labels in the order of the logits?)"
         )
         raise InputError(
             test, f"{right} of {len(labels)} images are classified correctly, expected {least}"
@@ -74,16 +74,16 @@ def main(
         np.random.default_rng(0).permutation(len(labels_fit))[: len(labels)]
     )  # as many as in test
     parts.append(rows("fit", "fit", extraction.load(fit).take(some), labels_fit[some], some))
-    for source, root in (("adversarial", adversarial), ("shifted", corruptions)):
+    for kind, root in (("adversarial", adversarial), ("shifted", corruptions)):
         for folder in precomputed.folders(root):
-            _, origin = load_arrays(folder, "images", "origin")
-            parts.append(rows(source, folder.name, outputs(folder), labels[origin], origin))
+            _, origins = load_arrays(folder, "images", "origin")
+            parts.append(rows(kind, folder.name, outputs(folder), labels[origins], origins))
     near = [held_out] if len(load_arrays(held_out, "labels")[0]) else []
     for folder in [*precomputed.folders(ood), *near]:
         n = len((batch := outputs(folder)).logits)
         parts.append(rows("ood", folder.name, batch, np.full(n, -1), np.arange(n)))
     table = pd.concat(parts, ignore_index=True)
-    save_table(out / "scores.parquet", table)
+    score_table.save(out / "scores.parquet", table)
     gaussian = density.evaluate(detectors.density.gaussian_log_prob, stored.features)
     metrics: dict[str, float] = {
         f"n.{name}": int(count) for name, count in table["set"].value_counts(sort=False).items()

@@ -1,4 +1,4 @@
-"""Several classifiers side by side: accuracy, the main scores on each source of failure, and the
+"""Several classifiers side by side: accuracy, the main scores on each cause of failure, and the
 hypotheses.
 
 Classifiers that differ in their seed alone are trainings of one: they get a line of means too.
@@ -106,7 +106,7 @@ def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> tuple[float
     """
     right = np.stack(
         [
-            table.loc[table["source"] == "id", "correct"].to_numpy(dtype=np.float32)
+            table.loc[table["origin"] == "id", "correct"].to_numpy(dtype=np.float32)
             for table in tables
         ]
     )

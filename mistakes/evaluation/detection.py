@@ -10,11 +10,11 @@ import pandas as pd
 from scipy import stats
 
 from mistakes.artifacts import Array
+from mistakes.evaluation import score_table
+from mistakes.evaluation.score_table import evaluated, successes
 from mistakes.statistics import roc
 from mistakes.statistics.resampling import bootstrap_weights
 
-SOURCES = ("mistakes", "adversarial", "ood")
-LEAST = 2  # failures that a set must have to be evaluated
 STATISTICS = ("auroc", "aupr", "aupr_success", "fpr95")
 
 
@@ -32,57 +32,16 @@ class Settings:
 class Evaluation:
     """How well every score finds every set of failures.
 
-    sets : a row per set and score. Columns: source, set, score, n, prevalence, and auroc, aupr,
+    sets : a row per set and score. Columns: cause, set, score, n, prevalence, and auroc, aupr,
     aupr_success, fpr95, flagged (at alpha), each with _low and _high. macro : a row per score.
-    Columns: score, macro_auroc (mean over the sources) with _low and _high, auroc_SOURCE (mean over
-    the sets of a source). resampled : of each score, the mean AUROC (bootstrap,) of each source and
+    Columns: score, macro_auroc (mean over the causes) with _low and _high, auroc_SOURCE (mean over
+    the sets of a cause). resampled : of each score, the mean AUROC (bootstrap,) of each cause and
     their mean ``macro``, in the same resamples for all.
     """
 
     sets: pd.DataFrame
     macro: pd.DataFrame
     resampled: dict[str, dict[str, Array]]
-
-
-def sets(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return the failures of each (source, set) in a table of scores: misclassified test images,
-    successful adversarial images, OOD images. A failed attack is no failure.
-    """
-    failures = table[~table["correct"]]
-    found = {}
-    for (source, name), part in failures.groupby(["source", "set"], observed=True, sort=False):
-        found["mistakes" if source == "id" else str(source), str(name)] = part
-    return {key: found[key] for source in SOURCES for key in found if key[0] == source}
-
-
-def left_out(table: pd.DataFrame) -> list[str]:
-    """Return a sentence for each set of a table of scores that has too few failures to be
-    evaluated.
-    """
-    names = {"id": "the test images", "adversarial": "the attack {}", "ood": "the OOD set {}"}
-    sentences = []
-    for (source, name), part in table.groupby(["source", "set"], observed=True, sort=False):
-        failures = int((~part["correct"]).sum())
-        if source in names and failures < LEAST:
-            gave = (
-                f"{names[source].format(name)} gave {failures}"
-                f" failure{'' if failures == 1 else 's'}"
-            )
-            sentences.append(
-                f"{gave}; AUROC and the share that is flagged need at least {LEAST} and leave"
-                " them out"
-            )
-    return sentences
-
-
-def successes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the reference: correctly classified, clean ID test images."""
-    return table[(table["source"] == "id") & table["correct"]]
-
-
-def evaluated(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return those sets of failures that have enough members to be evaluated."""
-    return {key: part for key, part in sets(table).items() if len(part) >= LEAST}
 
 
 def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> Evaluation:
@@ -94,28 +53,28 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
     the same images are resampled alike.
     """
     failures, reference = evaluated(table), successes(table)
-    n = int((table["source"] == "id").sum())
+    n = int((table["origin"] == "id").sum())
     # one set of weights for all: differences between scores, and means over sets, are those of
     # paired resamples
     of_successes = _weights(reference, "test", n, settings)
     of_failures = [
         (
             _weights(part, name, len(part), settings)
-            if source == "ood"
+            if cause == "ood"
             else _weights(part, "test", n, settings)
         )
-        for (source, name), part in failures.items()
+        for (cause, name), part in failures.items()
     ]
     rows: list[list[dict[str, object]]] = []
     resampled = {}
     for score in scores:
         s = reference[score].to_numpy()
         ordered = [roc.weighted(s, weights) for weights in of_successes]
-        by_source: dict[str, list[Array]] = {source: [] for source, _ in failures}
+        by_cause: dict[str, list[Array]] = {cause: [] for cause, _ in failures}
         rows.append([])
         for (key, part), weights in zip(failures.items(), of_failures, strict=True):
             row: dict[str, object] = {
-                "source": key[0],
+                "cause": key[0],
                 "set": key[1],
                 "score": score,
                 "n": len(part),
@@ -124,10 +83,10 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
             measured, aurocs = _measure(
                 part[score].to_numpy(), weights, ordered, settings.confidence
             )
-            flagged = part[f"p_{score}"].to_numpy() <= settings.alpha
+            flagged = score_table.flagged(part, score, settings.alpha)
             rows[-1].append(row | measured | share("flagged", flagged, settings.confidence))
-            by_source[key[0]].append(aurocs)
-        means = {source: np.mean(values, axis=0) for source, values in by_source.items()}
+            by_cause[key[0]].append(aurocs)
+        means = {cause: np.mean(values, axis=0) for cause, values in by_cause.items()}
         macro = (
             np.mean(list(means.values()), axis=0) if means else np.full(settings.bootstrap, np.nan)
         )
@@ -144,7 +103,7 @@ def _nothing() -> pd.DataFrame:
         "prevalence",
         *(f"{c}{end}" for c in (*STATISTICS, "flagged") for end in ("", "_low", "_high")),
     ]
-    return pd.DataFrame(columns=["source", "set", "score", *numbers]).astype(
+    return pd.DataFrame(columns=["cause", "set", "score", *numbers]).astype(
         dict.fromkeys(numbers, float)
     )
 
@@ -154,7 +113,7 @@ def _macro(
 ) -> pd.DataFrame:
     rows = []
     for score, values in resampled.items():
-        plain = detection[detection["score"] == score].groupby("source", sort=False)["auroc"].mean()
+        plain = detection[detection["score"] == score].groupby("cause", sort=False)["auroc"].mean()
         low, high = interval(values["macro"], settings.confidence)
         row = {
             "score": score,
@@ -162,7 +121,7 @@ def _macro(
             "macro_auroc_low": low,
             "macro_auroc_high": high,
         }
-        rows.append(row | {f"auroc_{source}": float(value) for source, value in plain.items()})
+        rows.append(row | {f"auroc_{cause}": float(value) for cause, value in plain.items()})
     return pd.DataFrame(rows)
 
 
@@ -225,33 +184,33 @@ def share(name: str, hits: Array, confidence: float) -> dict[str, float]:
 
 
 def heat(detection: pd.DataFrame) -> pd.DataFrame:
-    """Return score, source and auroc, the mean over the sets of a source."""
-    return detection.groupby(["score", "source"], sort=False, as_index=False)["auroc"].mean()
+    """Return score, cause and auroc, the mean over the sets of a cause."""
+    return detection.groupby(["score", "cause"], sort=False, as_index=False)["auroc"].mean()
 
 
 def roc_curves(table: pd.DataFrame, score: str, points: int = 201) -> pd.DataFrame:
-    """Return source, fpr and tpr: the share of failures flagged at ``points`` shares of successes
+    """Return cause, fpr and tpr: the share of failures flagged at ``points`` shares of successes
     flagged.
 
-    The sets of a source count equally; those that are not evaluated are left out.
+    The sets of a cause count equally; those that are not evaluated are left out.
     """
     grid = np.linspace(0, 1, points)
     # flag what lies above the quantile: at fpr 0 the highest success is not flagged
     thresholds = np.quantile(successes(table)[score].to_numpy(), 1 - grid, method="higher")
     curves: dict[str, list[Array]] = {}
-    for (source, _), part in evaluated(table).items():
+    for (cause, _), part in evaluated(table).items():
         f = np.sort(part[score].to_numpy())
         tpr = 1 - np.searchsorted(f, thresholds, side="right") / len(f)
         tpr[-1] = 1.0  # at fpr 1 everything is flagged
-        curves.setdefault(source, []).append(tpr)
+        curves.setdefault(cause, []).append(tpr)
     parts = [
-        pd.DataFrame({"source": s, "fpr": grid, "tpr": np.mean(values, axis=0)})
+        pd.DataFrame({"cause": s, "fpr": grid, "tpr": np.mean(values, axis=0)})
         for s, values in curves.items()
     ]
     return (
         pd.concat(parts, ignore_index=True)
         if parts
-        else pd.DataFrame(columns=["source", "fpr", "tpr"])
+        else pd.DataFrame(columns=["cause", "fpr", "tpr"])
     )
 
 
@@ -263,8 +222,8 @@ def histograms(table: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
     outermost bins. Sets that are not evaluated are left out.
     """
     groups: Mapping[str, Array] = {"correct": -successes(table)["nll"].to_numpy()} | {
-        name if source != "mistakes" else "mistakes": -part["nll"].to_numpy()
-        for (source, name), part in evaluated(table).items()
+        name if cause != "mistakes" else "mistakes": -part["nll"].to_numpy()
+        for (cause, name), part in evaluated(table).items()
     }
     low, high = np.quantile(np.concatenate(list(groups.values())), [0.005, 0.995])
     if not high - low > 1e-9 * abs(high):  # all are tied
@@ -286,7 +245,7 @@ def deciles(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
     Fewer than 10 images are as many groups of one.
     """
-    test = table[table["source"] == "id"].sort_values("nll", ascending=False, kind="stable")
+    test = score_table.test(table).sort_values("nll", ascending=False, kind="stable")
     rows = []
     for number, part in enumerate(
         np.array_split(np.arange(len(test)), min(10, len(test))), start=1

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mistakes.evaluation.detection import Evaluation, Settings, evaluated, interval, successes
+from mistakes.evaluation.detection import Evaluation, Settings, interval
+from mistakes.evaluation.score_table import evaluated, successes
 from mistakes.statistics.delong import delong
 
-COLUMNS = ("source", "set", "score", "against", "difference", "low", "high", "p")
+COLUMNS = ("cause", "set", "score", "against", "difference", "low", "high", "p")
 DENSITIES = (
     "nll",
     "joint",
@@ -31,9 +32,9 @@ def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings)
     """Return how much higher the AUROC of every score is than that of MSP and that of the best
     baseline.
 
-    Columns: source, set, score, against, best (whether ``against`` is the best baseline),
+    Columns: cause, set, score, against, best (whether ``against`` is the best baseline),
     difference, low, high, and p, two-sided and not adjusted for the number of rows. In each set the
-    interval and p are DeLong's; where the difference never varies p is 1. Rows with source
+    interval and p are DeLong's; where the difference never varies p is 1. Rows with cause
     ``macro`` and set ``all`` are differences of macro AUROC, interval and p by the paired bootstrap
     (p by inversion of the percentile interval, never 0). Intervals are over images, not over
     trainings. Without a set that is evaluated there is no row.
@@ -49,13 +50,13 @@ def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings)
     reference = successes(table)[scores].to_numpy().T
     failures = evaluated(table)
     rows = list(_macro(evaluation, pairs, settings)) if failures else []
-    for (source, name), part in failures.items():
+    for (cause, name), part in failures.items():
         auroc, covariance = delong(part[scores].to_numpy().T, reference)
         for score, against in pairs:
             a, b = scores.index(score), scores.index(against)
             variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
             found = _normal(auroc[a] - auroc[b], variance, settings.confidence)
-            rows.append({"source": source, "set": name, "score": score, "against": against} | found)
+            rows.append({"cause": cause, "set": name, "score": score, "against": against} | found)
     differences = pd.DataFrame(rows, columns=list(COLUMNS))
     differences.insert(4, "best", differences["against"] == best)
     return differences
@@ -89,7 +90,7 @@ def _macro(
         low, high = interval(resampled, settings.confidence)
         least = 1 + min((resampled <= 0).sum(), (resampled >= 0).sum())
         yield {
-            "source": "macro",
+            "cause": "macro",
             "set": "all",
             "score": score,
             "against": against,

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mistakes.evaluation.detection import evaluated
+from mistakes.evaluation import score_table
+from mistakes.evaluation.score_table import evaluated
 from mistakes.statistics.risk_coverage import areas
 
 
@@ -17,19 +18,19 @@ def weigh(table: pd.DataFrame, share: float) -> pd.Series:
     adversarial or OOD.
 
     The rest are all clean test images, equally. Of the share, adversarial images (successful
-    attacks) and OOD images have half each, or one has all where there is no other; within a source
+    attacks) and OOD images have half each, or one has all where there is no other; within a cause
     all sets weigh the same. Weights, not copies, so nothing is drawn. Sets that are not evaluated
     are left out. Empty where there is nothing to make the share of.
     """
-    clean = table.index[table["source"] == "id"]
+    clean = score_table.test(table).index
     weights = [pd.Series((1 - share) / len(clean), clean)]
     foreign = {key: part.index for key, part in evaluated(table).items() if key[0] != "mistakes"}
     if share > 0 and not foreign:
         return pd.Series(dtype=float)
-    sources = [source for source, _ in foreign]
-    for (source, _), index in foreign.items() if share > 0 else ():
+    causes = [cause for cause, _ in foreign]
+    for (cause, _), index in foreign.items() if share > 0 else ():
         weights.append(
-            pd.Series(share / len(set(sources)) / sources.count(source) / len(index), index)
+            pd.Series(share / len(set(causes)) / causes.count(cause) / len(index), index)
         )
     return pd.concat(weights)
 
@@ -51,7 +52,7 @@ def mixtures(
             continue
         prevalence = float(w[failures].sum())
         for score in scores:
-            values, flagged = part[score].to_numpy(), part[f"p_{score}"].to_numpy() <= alpha
+            values, flagged = part[score].to_numpy(), score_table.flagged(part, score, alpha)
             found = areas(values, failures, w)
             caught, every = float(w[flagged & failures].sum()), float(w[flagged].sum())
             rows.append(

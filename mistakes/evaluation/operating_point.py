@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mistakes.evaluation.detection import Settings, evaluated, share, successes
+from mistakes.evaluation import score_table
+from mistakes.evaluation.detection import Settings, share
+from mistakes.evaluation.score_table import evaluated, successes
 
 SHIFT = ("error_rate", "flagged", "accuracy_unflagged", "errors_caught")
 
@@ -58,13 +60,13 @@ def false_alarms(
     flagged) with its exact interval, binomial_low and _high, within_binomial, band_low and _high
     (beta-binomial, see ``band``), within. Of many rows a share 1 - confidence may lie outside.
     """
-    reference = table[table["source"] == "id"] if everyone else successes(table)
+    reference = score_table.test(table) if everyone else successes(table)
     n = len(reference)
     rows = []
     for alpha in alphas:
         simple, exact = band(alpha, n, None, confidence), band(alpha, n, calibration, confidence)
         for score in scores:
-            hits = reference[f"p_{score}"].to_numpy() <= alpha
+            hits = score_table.flagged(reference, score, alpha)
             rate = float(hits.mean())
             rows.append(
                 {
@@ -86,19 +88,19 @@ def false_alarms(
 def flagged(
     table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], confidence: float
 ) -> pd.DataFrame:
-    """Return source, set, score, alpha, n, flagged (share of the set's failures) and its exact
+    """Return cause, set, score, alpha, n, flagged (share of the set's failures) and its exact
     interval.
 
     A row per score and alpha of each set that is evaluated.
     """
     rows = [
-        {"source": source, "set": name, "score": score, "alpha": alpha, "n": len(part)}
-        | share("flagged", part[f"p_{score}"].to_numpy() <= alpha, confidence)
-        for (source, name), part in evaluated(table).items()
+        {"cause": cause, "set": name, "score": score, "alpha": alpha, "n": len(part)}
+        | share("flagged", score_table.flagged(part, score, alpha), confidence)
+        for (cause, name), part in evaluated(table).items()
         for score in scores
         for alpha in alphas
     ]
-    columns = ["source", "set", "score", "alpha", "n", "flagged", "flagged_low", "flagged_high"]
+    columns = ["cause", "set", "score", "alpha", "n", "flagged", "flagged_low", "flagged_high"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -109,7 +111,7 @@ def undetected(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings)
     exact interval. These attacks do not know the detector.
     """
     rows = []
-    for name, part in table[table["source"] == "adversarial"].groupby(
+    for name, part in score_table.of_origin(table, "adversarial").groupby(
         "set", sort=False, observed=True
     ):
         wrong = ~part["correct"].to_numpy(dtype=bool)
@@ -139,11 +141,11 @@ def shift(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> p
 
     Columns: kind, severity, score, n, then each with its exact interval error_rate, flagged (share
     of all images at alpha), accuracy_unflagged (among the images not flagged) and errors_caught
-    (share of errors that is flagged). The sets are those of source ``shifted``, named
+    (share of errors that is flagged). The sets are those of cause ``shifted``, named
     KIND_SEVERITY; kind ``clean``, severity 0, are the clean originals of the same images. A share
     of nothing is NaN, within 0 and 1.
     """
-    shifted, clean = table[table["source"] == "shifted"], table[table["source"] == "id"]
+    shifted, clean = score_table.of_origin(table, "shifted"), score_table.test(table)
     parts = {"clean_0": clean[clean["index"].isin(shifted["index"])]} if len(shifted) else {}
     parts |= dict(iter(shifted.groupby("set", sort=False, observed=True)))
     rows = []
@@ -151,7 +153,7 @@ def shift(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> p
         kind, _, severity = str(name).rpartition("_")
         wrong = ~part["correct"].to_numpy(dtype=bool)
         for score in scores:
-            hits = part[f"p_{score}"].to_numpy() <= settings.alpha
+            hits = score_table.flagged(part, score, settings.alpha)
             row = {"kind": kind, "severity": int(severity), "score": score, "n": len(part)}
             for column, of in zip(SHIFT, (wrong, hits, ~wrong[~hits], hits[wrong]), strict=True):
                 row |= share(column, of, settings.confidence)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from mistakes.evaluation import detection
-from mistakes.evaluation.detection import SOURCES, Settings
+from mistakes.evaluation import detection, score_table
+from mistakes.evaluation.detection import Settings
+from mistakes.evaluation.score_table import CAUSES
 
 COLUMNS = {
     "mistakes": "mistakes",
@@ -19,15 +20,15 @@ COLUMNS = {
 
 
 def columns_of(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return the sources of failure that every training has, and ``macro``, their mean."""
-    found = [{source for source, _ in detection.evaluated(table)} for table in tables.values()]
-    return [*(source for source in SOURCES if all(source in of for of in found)), "macro"]
+    """Return the causes of failure that every training has, and ``macro``, their mean."""
+    found = [{cause for cause, _ in score_table.evaluated(table)} for table in tables.values()]
+    return [*(cause for cause in CAUSES if all(cause in of for of in found)), "macro"]
 
 
 def across(
     tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings: Settings
 ) -> pd.DataFrame:
-    """Return a row per score: mean AUROC over trainings of each source and ``macro``, with _low,
+    """Return a row per score: mean AUROC over trainings of each cause and ``macro``, with _low,
     _high and _sd.
 
     tables : the score table of each training. The intervals resample trainings and images (a
@@ -45,11 +46,11 @@ def across(
     columns = columns_of(tables)
     for table in tables.values():
         found = detection.evaluate(table, scores, settings)
-        reference = detection.successes(table)
+        reference = score_table.successes(table)
         for of_macro in found.macro.to_dict("records"):
             score = of_macro["score"]
             alarms = float((reference[f"p_{score}"] <= settings.alpha).mean())
-            values = {source: of_macro[f"auroc_{source}"] for source in columns[:-1]}
+            values = {cause: of_macro[f"auroc_{cause}"] for cause in columns[:-1]}
             plain[score].append(values | {"macro": of_macro["macro_auroc"], "false_alarms": alarms})
             resampled[score].append(
                 np.stack([found.resampled[score][column] for column in columns])

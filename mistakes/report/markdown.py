@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from mistakes.artifacts import load_json
+from mistakes.evaluation.score_table import CAUSES
 
-SOURCES = ("mistakes", "adversarial", "ood")
 BESIDE = ("guard", "nll", "msp")  # what comparison shows, and the best of the others
 LEVEL = 0.05  # Holm p at which it counts a hypothesis as shown
 
@@ -67,7 +67,7 @@ def _hypotheses(metrics: dict[str, Any]) -> str:
 
 
 def _detection(metrics: dict[str, Any]) -> str:
-    """AUROC of each score: mean over the sets of each source, macro with interval, and false
+    """AUROC of each score: mean over the sets of each cause, macro with interval, and false
     alarms.
     """
     scores = [key.removeprefix("macro_auroc.") for key in metrics if key.startswith("macro_auroc.")]
@@ -96,11 +96,11 @@ def _not_applicable(metrics: dict[str, Any]) -> str:
 
 def _score(metrics: dict[str, Any], score: str) -> str:
     cells = [score.replace("_", "-")]
-    for source in SOURCES:
+    for cause in CAUSES:
         values = [
             v
             for k, v in metrics.items()
-            if k.startswith(f"auroc.{source}.") and k.endswith(f".{score}")
+            if k.startswith(f"auroc.{cause}.") and k.endswith(f".{score}")
         ]
         cells.append(f"{sum(values) / len(values):.3f}" if values else "–")
     low, high = metrics[f"macro_auroc_low.{score}"], metrics[f"macro_auroc_high.{score}"]

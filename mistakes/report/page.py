@@ -13,6 +13,7 @@ from PIL import Image
 
 from mistakes.artifacts import Array
 from mistakes.data.precomputed import REASON
+from mistakes.evaluation import score_table
 from mistakes.evaluation.comparison import Comparison
 from mistakes.report import plots
 
@@ -33,7 +34,7 @@ TITLES = {
     "test": "misclassified test images",
     "none": "no detector (plain PGD)",
 }
-SOURCES = {"mistakes": "Mistakes", "adversarial": "Adversarial", "ood": "Out of distribution"}
+CAUSES = {"mistakes": "Mistakes", "adversarial": "Adversarial", "ood": "Out of distribution"}
 PLAIN = {
     "mistakes": "wrong answers",
     "adversarial": "successful attacks",
@@ -102,7 +103,7 @@ def render(
         alpha=alpha,
         confidence=confidence,
         resamples=resamples,
-        sources=SOURCES,
+        causes=CAUSES,
         plain=PLAIN,
         given=reason,
         comparison=comparison,
@@ -143,9 +144,9 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
     )
     groups = {"correct": "correct", "mistakes": "mistakes"}
     groups |= {
-        row["set"]: row["source"]
+        row["set"]: row["cause"]
         for row in detection.to_dict("records")
-        if row["source"] != "mistakes"
+        if row["cause"] != "mistakes"
     }
     alarms = tables["false_alarms"]
     return {
@@ -167,7 +168,7 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
         "false_alarms": {
             row["score"]: row for row in alarms[alarms["alpha"] == alpha].to_dict("records")
         },
-        "against": list(tables["differences"].query("source == 'macro'")["against"].unique()),
+        "against": list(tables["differences"].query("cause == 'macro'")["against"].unique()),
         "undetected": _undetected(tables["undetected"], one.adaptive, list(macro["score"])),
         "mixtures": _mixtures(tables["mixtures"]),
         "heat": plots.heat(tables["heat"], TITLES) if len(detection) else None,
@@ -181,7 +182,7 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
         "roc": plots.roc(tables["roc"]) if len(detection) else None,
         "left_out": one.left_out,
         "gallery": _gallery(one.scores, inputs, gallery),
-        "sources": [source for source in SOURCES if source in set(detection["source"])],
+        "causes": [cause for cause in CAUSES if cause in set(detection["cause"])],
         "shares": {
             key[12:]: value
             for key, value in one.scores_metrics.items()
@@ -191,22 +192,22 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
 
 
 def _operating(flagged: pd.DataFrame, alarms: pd.DataFrame, score: str) -> dict[str, Any]:
-    """Return one score's flagged rates by set and source, and false alarms, at every alpha."""
+    """Return one score's flagged rates by set and cause, and false alarms, at every alpha."""
     mine = flagged[flagged["score"] == score]
-    shares = mine.groupby(["source", "alpha"], sort=False)["flagged"].mean()
+    shares = mine.groupby(["cause", "alpha"], sort=False)["flagged"].mean()
     alphas = sorted(alarms["alpha"].unique())
     return {
         "alphas": alphas,
         "sets": [
             {
-                "source": source,
+                "cause": cause,
                 "set": name,
                 "n": int(part["n"].iloc[0]),
                 "at": part.set_index("alpha").to_dict("index"),
             }
-            for (source, name), part in mine.groupby(["source", "set"], sort=False)
+            for (cause, name), part in mine.groupby(["cause", "set"], sort=False)
         ],
-        "sources": {source: {a: shares[source, a] for a in alphas} for source, _ in shares.index},
+        "causes": {cause: {a: shares[cause, a] for a in alphas} for cause, _ in shares.index},
         "alarms": alarms[alarms["score"] == score].set_index("alpha").to_dict("index"),
     }
 
@@ -265,14 +266,14 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _by_set(detection: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row per set: its source, size, and for each score AUROC with interval."""
+    """Return a row per set: its cause, size, and for each score AUROC with interval."""
     rows = []
-    for (source, name), part in detection.groupby(["source", "set"], sort=False):
+    for (cause, name), part in detection.groupby(["cause", "set"], sort=False):
         cells = {row["score"]: row for row in part.to_dict("records")}
         best = max(cells, key=lambda score: cells[score]["auroc"])
         rows.append(
             {
-                "source": source,
+                "cause": cause,
                 "set": name,
                 "n": int(part["n"].iloc[0]),
                 "cells": cells,
@@ -284,7 +285,7 @@ def _by_set(detection: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _gallery(scores: pd.DataFrame, inputs: Inputs, count: int) -> list[dict[str, Any]]:
-    test = scores[scores["source"] == "id"].nlargest(count, "nll", keep="first")
+    test = score_table.test(scores).nlargest(count, "nll", keep="first")
     return [
         {
             "picture": None if inputs.images is None else png(inputs.images[row["index"]]),

@@ -50,25 +50,23 @@ def _svg(figure: Figure) -> str:
 
 
 def histograms(table: pd.DataFrame, groups: dict[str, str]) -> str:
-    """Draw the log-density of each group; ``groups`` gives the source of each, and with it the
+    """Draw the log-density of each group; ``groups`` gives the cause of each, and with it the
     colour.
     """
     figure, axes = _figure(7.5, 3.6)
     styles = ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1))]
     seen: dict[str, int] = {}
     for group, part in table.groupby("group", sort=False):
-        source = groups[str(group)]
-        style = styles[seen.setdefault(source, 0) % len(styles)]
-        seen[source] += 1
+        cause = groups[str(group)]
+        style = styles[seen.setdefault(cause, 0) % len(styles)]
+        seen[cause] += 1
         label = (
-            str(group)
-            if source == str(group)
-            else f"{NAMES[source]}: {str(group).replace('_', ' ')}"
+            str(group) if cause == str(group) else f"{NAMES[cause]}: {str(group).replace('_', ' ')}"
         )
         axes.plot(
             part["log_density"],
             part["share"],
-            color=COLOURS[source],
+            color=COLOURS[cause],
             linestyle=style,
             label=label,
             linewidth=1.4,
@@ -103,11 +101,11 @@ def deciles(table: pd.DataFrame) -> str:
 
 
 def roc(table: pd.DataFrame) -> str:
-    """Draw the ROC curve of the log-density for each source of failure."""
+    """Draw the ROC curve of the log-density for each cause of failure."""
     figure, axes = _figure(4.2, 3.2)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
-    for source, part in table.groupby("source", sort=False):
-        axes.plot(part["fpr"], part["tpr"], color=COLOURS[str(source)], label=NAMES[str(source)])
+    for cause, part in table.groupby("cause", sort=False):
+        axes.plot(part["fpr"], part["tpr"], color=COLOURS[str(cause)], label=NAMES[str(cause)])
     axes.set(
         xlabel="share of correct images flagged", ylabel="share of failures flagged", aspect="equal"
     )
@@ -116,13 +114,13 @@ def roc(table: pd.DataFrame) -> str:
 
 
 def heat(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
-    """Draw AUROC of each score on each source, the mean over its sets; scores by their mean."""
-    wide = table.pivot(index="score", columns="source", values="auroc")
-    wide = wide[[source for source in NAMES if source in wide.columns]]
+    """Draw AUROC of each score on each cause, the mean over its sets; scores by their mean."""
+    wide = table.pivot(index="score", columns="cause", values="auroc")
+    wide = wide[[cause for cause in NAMES if cause in wide.columns]]
     wide = wide.loc[wide.mean(axis=1).sort_values(ascending=False).index]
     figure, axes = _figure(5.4, 0.6 + 0.3 * len(wide))
     axes.imshow(wide.to_numpy(), cmap="cividis", vmin=0.5, vmax=1, aspect="auto")
-    axes.set_xticks(range(wide.shape[1]), [NAMES[str(source)] for source in wide.columns])
+    axes.set_xticks(range(wide.shape[1]), [NAMES[str(cause)] for cause in wide.columns])
     axes.set_yticks(range(len(wide)), [titles.get(str(score), str(score)) for score in wide.index])
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     for (row, column), value in np.ndenumerate(wide.to_numpy()):
@@ -136,7 +134,7 @@ def differences(table: pd.DataFrame, score: str, titles: Mapping[str, str]) -> s
     intervals.
     """
     mine = table[(table["score"] == score) & (table["against"] != score)]
-    rows = list(dict.fromkeys(zip(mine["source"], mine["set"], strict=True)))
+    rows = list(dict.fromkeys(zip(mine["cause"], mine["set"], strict=True)))
     place = {row: -number for number, row in enumerate(rows)}
     figure, axes = _figure(6.6, 0.8 + 0.27 * len(rows))
     axes.axvline(0, color="#888888", linewidth=0.8)
@@ -144,15 +142,15 @@ def differences(table: pd.DataFrame, score: str, titles: Mapping[str, str]) -> s
     for (lift, marker, colour), (against, part) in zip(
         styles, mine.groupby("against", sort=False), strict=False
     ):
-        y = [place[row] + lift for row in zip(part["source"], part["set"], strict=True)]
+        y = [place[row] + lift for row in zip(part["cause"], part["set"], strict=True)]
         spread = [part["difference"] - part["low"], part["high"] - part["difference"]]
         label = f"minus {titles.get(str(against), str(against))}"
         axes.errorbar(
             part["difference"], y, xerr=spread, fmt=marker, markersize=4, color=colour, label=label
         )
     labels = [
-        "macro" if source == "macro" else titles.get(name, name.replace("_", " "))
-        for source, name in rows
+        "macro" if cause == "macro" else titles.get(name, name.replace("_", " "))
+        for cause, name in rows
     ]
     axes.set_yticks(list(place.values()), labels)
     axes.set(xlabel=f"AUROC of {titles.get(score, score)} minus that of the other score")

@@ -200,9 +200,9 @@ def scored(rng: np.random.Generator, shift: float) -> pd.DataFrame:
         ("ood", "noise", False, 3, 90),
     ]
     parts = []
-    for source, name, correct, mean, n in sets:
+    for origin, name, correct, mean, n in sets:
         made = {
-            "source": source,
+            "origin": origin,
             "set": name,
             "correct": correct,
             "a": rng.normal(mean, 1, n),
@@ -210,7 +210,7 @@ def scored(rng: np.random.Generator, shift: float) -> pd.DataFrame:
         }
         parts.append(pd.DataFrame(made))
     table = pd.concat(parts, ignore_index=True)
-    return table.assign(index=table.groupby("source").cumcount())
+    return table.assign(index=table.groupby("origin").cumcount())
 
 
 def test_averages_over_trainings(rng: np.random.Generator) -> None:

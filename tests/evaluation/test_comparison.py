@@ -27,15 +27,15 @@ def scored(rng: np.random.Generator, shift: float, n: int = 400, ood: bool = Tru
     sets = [("id", "test", True, 0.0, n), ("id", "test", False, shift, n // 5)]
     sets += [("ood", "noise", False, 2.0, 90)] if ood else []
     parts = [
-        pd.DataFrame({"source": source, "set": name, "correct": correct}, index=range(size)).assign(
+        pd.DataFrame({"origin": origin, "set": name, "correct": correct}, index=range(size)).assign(
             **{score: rng.normal(mean, 1, size) for score in SCORES},
             **{f"p_{score}": 0.5 for score in SCORES},
         )
-        for source, name, correct, mean, size in sets
+        for origin, name, correct, mean, size in sets
     ]
     table = pd.concat(parts, ignore_index=True)
     return table.assign(
-        index=table.groupby("source").cumcount()
+        index=table.groupby("origin").cumcount()
     )  # counts test images, and images of noise
 
 
@@ -97,7 +97,7 @@ def test_the_accuracy_of_trainings_that_differ_is_less_certain_than_that_of_one(
     rng: np.random.Generator,
 ) -> None:
     def judged(accuracy: float) -> pd.DataFrame:
-        return pd.DataFrame({"source": "id", "correct": np.arange(1000) < 1000 * accuracy})
+        return pd.DataFrame({"origin": "id", "correct": np.arange(1000) < 1000 * accuracy})
 
     mean, low, high = comparison._accuracy([judged(0.8), judged(0.9)], SETTINGS)
     assert mean == pytest.approx(0.85)

@@ -14,7 +14,14 @@ from mistakes.config import params
 from mistakes.data import corruptions, datasets
 from mistakes.detectors import conformal
 from mistakes.errors import InputError
-from mistakes.evaluation import detection, differences, mixtures, operating_point, repeated_runs
+from mistakes.evaluation import (
+    detection,
+    differences,
+    mixtures,
+    operating_point,
+    repeated_runs,
+    score_table,
+)
 from mistakes.statistics import delong, resampling, risk_coverage, roc
 
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
@@ -24,12 +31,12 @@ CALIBRATION = 200
 
 
 def rows(
-    source: str, name: str, correct: np.ndarray, index: np.ndarray, rng: np.random.Generator
+    origin: str, name: str, correct: np.ndarray, index: np.ndarray, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Scores that know something, each to its own degree, and are calibrated as those of the
     pipeline are.
     """
-    table = pd.DataFrame({"source": source, "set": name, "index": index, "correct": correct})
+    table = pd.DataFrame({"origin": origin, "set": name, "index": index, "correct": correct})
     common = rng.normal(size=len(correct))
     for strength, score in enumerate(SCORES, start=1):
         table[score] = (
@@ -97,7 +104,7 @@ def test_roc_statistics_agree_with_scikit_learn_also_weighted(rng: np.random.Gen
 def test_evaluation_agrees_with_plain_formulas_and_skips_what_is_no_failure(
     table, evaluation
 ) -> None:
-    found = evaluation.sets.set_index(["source", "set", "score"])
+    found = evaluation.sets.set_index(["cause", "set", "score"])
     assert list(dict.fromkeys(found.index.droplevel("score"))) == [
         ("mistakes", "test"),
         ("adversarial", "a"),
@@ -105,7 +112,7 @@ def test_evaluation_agrees_with_plain_formulas_and_skips_what_is_no_failure(
         ("ood", "far"),
         ("ood", "near"),
     ]
-    s = table.query("source == 'id' and correct")["msp"]
+    s = table.query("origin == 'id' and correct")["msp"]
     f = table.query("set == 'b' and not correct")["msp"]
     row = found.loc[("adversarial", "b", "msp")]
     assert row["n"] == len(f) < 60
@@ -113,7 +120,7 @@ def test_evaluation_agrees_with_plain_formulas_and_skips_what_is_no_failure(
         roc_auc_score(np.r_[np.ones(len(f)), np.zeros(len(s))], np.r_[f, s])
     )
     assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
-    heat = detection.heat(evaluation.sets).set_index(["score", "source"])["auroc"]
+    heat = detection.heat(evaluation.sets).set_index(["score", "cause"])["auroc"]
     macro = evaluation.macro.set_index("score")
     for score in SCORES:
         assert heat[score].mean() == pytest.approx(macro.loc[score, "macro_auroc"])
@@ -166,7 +173,7 @@ def test_intervals_cover_as_often_as_stated(rng: np.random.Generator) -> None:
         attacks = [own * 0.8 + 0.6 * rng.normal(size=m) + 1 for _ in range(2)]
         clean = pd.DataFrame(
             {
-                "source": "id",
+                "origin": "id",
                 "set": "test",
                 "index": np.arange(n),
                 "correct": ~wrong,
@@ -177,7 +184,7 @@ def test_intervals_cover_as_often_as_stated(rng: np.random.Generator) -> None:
         parts = [clean] + [
             pd.DataFrame(
                 {
-                    "source": "adversarial",
+                    "origin": "adversarial",
                     "set": str(i),
                     "index": np.arange(m),
                     "correct": False,
@@ -188,8 +195,8 @@ def test_intervals_cover_as_often_as_stated(rng: np.random.Generator) -> None:
             for i, x in enumerate(attacks)
         ]
         found = detection.evaluate(pd.concat(parts), ("x",), settings).resampled["x"]
-        for place, source in enumerate(("mistakes", "adversarial")):
-            low, high = detection.interval(found[source], 0.9)
+        for place, cause in enumerate(("mistakes", "adversarial")):
+            low, high = detection.interval(found[cause], 0.9)
             covered[place] += low <= truth <= high
     assert np.abs(covered / repetitions - 0.9).max() < 0.06
 
@@ -242,33 +249,33 @@ def test_differences_are_those_of_the_tables(table, evaluation) -> None:
     assert (
         len(found) == 6 * 2 * 3
     )  # five sets and the macro mean, two references, three other scores each
-    auroc = evaluation.sets.set_index(["source", "set", "score"])["auroc"]
-    of_sets = found.query("source != 'macro'")
+    auroc = evaluation.sets.set_index(["cause", "set", "score"])["auroc"]
+    of_sets = found.query("cause != 'macro'")
     for row in of_sets.to_dict("records"):
-        key = row["source"], row["set"]
+        key = row["cause"], row["set"]
         assert row["difference"] == pytest.approx(
             auroc[*key, row["score"]] - auroc[*key, row["against"]]
         )
         assert row["low"] < row["difference"] < row["high"]
         assert (row["p"] < 0.05) == (row["low"] > 0 or row["high"] < 0)
-    opposite = of_sets.set_index(["source", "set", "score", "against"])["difference"]
+    opposite = of_sets.set_index(["cause", "set", "score", "against"])["difference"]
     assert opposite["ood", "far", "knn", "msp"] == pytest.approx(
         -opposite["ood", "far", "msp", "knn"]
     )
-    macro = found.query("source == 'macro' and score == 'guard' and best").iloc[0]
+    macro = found.query("cause == 'macro' and score == 'guard' and best").iloc[0]
     plain = evaluation.macro.set_index("score")["macro_auroc"]
     assert macro["difference"] == pytest.approx(plain["guard"] - plain["knn"])
     assert macro["low"] < macro["difference"] < macro["high"]
 
 
-def test_bootstrap_and_delong_give_the_same_interval_of_a_single_source(
+def test_bootstrap_and_delong_give_the_same_interval_of_a_single_cause(
     rng: np.random.Generator,
 ) -> None:
     one = rows("id", "test", rng.random(800) > 0.3, np.arange(800), rng)
     settings = detection.Settings(0.1, 2000, 0.95, 0)
     found = differences.differences(one, detection.evaluate(one, SCORES, settings), settings)
     width = found.assign(width=found["high"] - found["low"]).pivot(
-        index=["score", "against"], columns="source", values="width"
+        index=["score", "against"], columns="cause", values="width"
     )
     assert width["macro"].to_numpy() == pytest.approx(width["mistakes"].to_numpy(), rel=0.12)
 
@@ -362,7 +369,7 @@ def test_weights_are_copies(rng: np.random.Generator) -> None:
 def test_mixtures_have_their_declared_shares(table) -> None:
     weights = mixtures.weigh(table, 0.1)
     part = table.loc[weights.index].assign(w=weights)
-    by_set = part.groupby(["source", "set"])["w"].sum()
+    by_set = part.groupby(["origin", "set"])["w"].sum()
     assert by_set.to_dict() == pytest.approx(
         {
             ("id", "test"): 0.9,
@@ -372,11 +379,11 @@ def test_mixtures_have_their_declared_shares(table) -> None:
             ("ood", "near"): 0.025,
         }
     )
-    assert not part.query("source == 'adversarial'")["correct"].any()
+    assert not part.query("origin == 'adversarial'")["correct"].any()
     found = mixtures.mixtures(table, SCORES, {"test": 0.0, "ten": 0.1}, 0.1).set_index(
         ["mixture", "score"]
     )
-    clean = table.query("source == 'id'")
+    clean = table.query("origin == 'id'")
     row = found.loc["test", "msp"]
     assert row["prevalence"] == pytest.approx((~clean["correct"]).mean())
     hit = clean["p_msp"] <= 0.1
@@ -425,7 +432,7 @@ def test_false_alarms_and_flagged_shares_are_counted(table) -> None:
     alarms = operating_point.false_alarms(table, SCORES, [0.05, 0.1], CALIBRATION, 0.95).set_index(
         ["score", "alpha"]
     )
-    good = table.query("source == 'id' and correct")
+    good = table.query("origin == 'id' and correct")
     row = alarms.loc["knn", 0.1]
     assert row["false_alarms"] == pytest.approx((good["p_knn"] <= 0.1).mean())
     assert row["n"] == len(good)
@@ -436,7 +443,7 @@ def test_false_alarms_and_flagged_shares_are_counted(table) -> None:
     ).iloc[0]
     assert of_all["n"] == 400
     assert of_all["false_alarms"] == pytest.approx(
-        (table.query("source == 'id'")["p_knn"] <= 0.1).mean()
+        (table.query("origin == 'id'")["p_knn"] <= 0.1).mean()
     )
     always = operating_point.false_alarms(
         table.assign(p_knn=0.0), ("knn",), [0.1], CALIBRATION, 0.95
@@ -480,11 +487,11 @@ def test_shift_compares_with_the_clean_originals(table) -> None:
     assert row["flagged"] == pytest.approx(hit.mean())
     assert row["accuracy_unflagged"] == pytest.approx(part["correct"][~hit].mean())
     assert row["errors_caught"] == pytest.approx(hit[~part["correct"]].mean())
-    originals = table.query("source == 'id'").set_index("index").loc[part["index"]]
+    originals = table.query("origin == 'id'").set_index("index").loc[part["index"]]
     clean = found.query("severity == 0 and score == 'knn'").iloc[0]
     assert clean["n"] == 50
     assert clean["error_rate"] == pytest.approx((~originals["correct"]).mean())
-    assert operating_point.shift(table.query("source == 'id'"), SCORES, SETTINGS).columns.equals(
+    assert operating_point.shift(table.query("origin == 'id'"), SCORES, SETTINGS).columns.equals(
         found.columns
     )
 
@@ -492,13 +499,13 @@ def test_shift_compares_with_the_clean_originals(table) -> None:
 # few failures
 
 
-def with_failures(table: pd.DataFrame, source: str, name: str, number: int) -> pd.DataFrame:
+def with_failures(table: pd.DataFrame, origin: str, name: str, number: int) -> pd.DataFrame:
     """Return the table with ``number`` failures left in a set; the others there are successes, or
     OOD inputs gone.
     """
-    here = (table["source"] == source) & (table["set"] == name)
+    here = (table["origin"] == origin) & (table["set"] == name)
     failed = table.index[here & ~table["correct"]]
-    if source == "ood":
+    if origin == "ood":
         return table.drop(failed[number:])
     return table.assign(
         correct=table["correct"].mask(table.index.isin(failed[number:]), True).astype(bool)
@@ -507,7 +514,7 @@ def with_failures(table: pd.DataFrame, source: str, name: str, number: int) -> p
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("source", "name", "words"),
+    ("origin", "name", "words"),
     [
         ("id", "test", "the test images"),
         ("adversarial", "b", "the attack b"),
@@ -515,27 +522,27 @@ def with_failures(table: pd.DataFrame, source: str, name: str, number: int) -> p
     ],
 )
 def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(
-    table, source, name, words, number
+    table, origin, name, words, number
 ) -> None:
-    few = with_failures(table, source, name, number)
+    few = with_failures(table, origin, name, number)
     found = detection.evaluate(few, SCORES, SETTINGS)
-    key, shown = ("mistakes" if source == "id" else source, name), number >= detection.LEAST
+    key, shown = ("mistakes" if origin == "id" else origin, name), number >= score_table.LEAST
     for part in (
         found.sets,
         differences.differences(few, found, SETTINGS),
         operating_point.flagged(few, SCORES, [0.1], 0.95),
     ):
-        assert (key in set(zip(part["source"], part["set"], strict=True))) == shown
+        assert (key in set(zip(part["cause"], part["set"], strict=True))) == shown
     assert (
-        ("mistakes" if source == "id" else name) in set(detection.histograms(few)["group"])
+        ("mistakes" if origin == "id" else name) in set(detection.histograms(few)["group"])
     ) == shown
-    sources = {"mistakes", "adversarial", "ood"} - (
-        {"mistakes"} if source == "id" and not shown else set()
+    causes = {"mistakes", "adversarial", "ood"} - (
+        {"mistakes"} if origin == "id" and not shown else set()
     )
-    assert set(detection.roc_curves(few, "msp")["source"]) == sources
-    said = detection.left_out(few)
+    assert set(detection.roc_curves(few, "msp")["cause"]) == causes
+    said = score_table.left_out(few)
     if shown or (
-        source == "ood" and not number
+        origin == "ood" and not number
     ):  # of an OOD set without an image there is no row at all
         assert said == []
     else:
@@ -548,7 +555,7 @@ def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(
 def test_without_a_set_that_can_be_evaluated_every_table_is_empty_with_its_columns(
     table, evaluation
 ) -> None:
-    clean = table.query("source == 'id'").assign(correct=True)
+    clean = table.query("origin == 'id'").assign(correct=True)
     found = detection.evaluate(clean, SCORES, SETTINGS)
     assert found.sets.empty
     assert set(found.sets) == set(evaluation.sets)
@@ -591,7 +598,7 @@ def test_scores_that_all_tie_tell_nothing_and_are_finite(table) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 9, 10, 11])
 def test_few_test_images_have_fewer_deciles(table, n: int) -> None:
-    found = detection.deciles(table.query("source == 'id'").iloc[:n], 0.95)
+    found = detection.deciles(table.query("origin == 'id'").iloc[:n], 0.95)
     assert found["n"].sum() == n
     assert len(found) == min(n, 10)
     assert np.isfinite(found).all(axis=None)

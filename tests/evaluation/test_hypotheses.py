@@ -429,16 +429,18 @@ def scores_table(rng: np.random.Generator) -> pd.DataFrame:
     msp, correct = -rng.uniform(0.5, 1, n), rng.random(n) < 0.8
     test = pd.DataFrame(
         {
-            "source": "id",
+            "origin": "id",
             **common,
             "correct": correct,
             "nll": rng.normal(size=n),
             "msp": msp,
+            "p_nll": 0.5,
+            "p_msp": 0.5,
         }
     )
-    hit = test[test["correct"]].iloc[:50].assign(source="adversarial", set="pgd", correct=False)
-    far = test.iloc[:60].assign(source="ood", set="noise", correct=False)
-    fit = test.assign(source="fit", set="fit", correct=True)
+    hit = test[test["correct"]].iloc[:50].assign(origin="adversarial", set="pgd", correct=False)
+    far = test.iloc[:60].assign(origin="ood", set="noise", correct=False)
+    fit = test.assign(origin="fit", set="fit", correct=True)
     return pd.concat([test, hit.assign(nll=hit["nll"] + 1), far, fit], ignore_index=True)
 
 
@@ -480,9 +482,9 @@ def test_stage_writes_every_row_and_asks_for_training_images(
     assert (
         metrics["control.random_score.value"] == json.loads(texts[0]["controls.json"])[1]["value"]
     )
-    table[table["source"] != "fit"].to_parquet(tmp_path / "scores.parquet")
+    table[table["origin"] != "fit"].to_parquet(tmp_path / "scores.parquet")
     done = run(tmp_path, "hypotheses", "scores.parquet", "data/hypotheses/c")
-    refused(done, "scores.parquet", "column source", "of fit")
+    refused(done, "scores.parquet", "column origin", "of fit")
 
 
 KINDS = [

@@ -234,7 +234,7 @@ def attack(project: Project, arrays: Arrays, name: str, succeeded: int) -> None:
     artifacts.save_arrays(folder, **found, images=np.zeros((20, 1, 2, 2), np.uint8), origin=right)
 
 
-def test_one_failure_of_each_source(project: Project, rng: np.random.Generator) -> None:
+def test_one_failure_of_each_cause(project: Project, rng: np.random.Generator) -> None:
     parts = splits(rng)
     parts["test"] = mistaken(parts["test"], 1)
     project.write(parts, {"noise": noise(30, rng), "single": noise(1, rng)})
@@ -355,7 +355,7 @@ def test_inputs_beyond_all_bounds_are_scored(project: Project, rng: np.random.Ge
     project.write(
         splits(rng), {"noise": foreign}, {"flow": {"transform": "direction_norm"}}
     ).run().check()
-    assert project.scores().query("source == 'ood'")["p_nll"].iloc[3] == pytest.approx(
+    assert project.scores().query("origin == 'ood'")["p_nll"].iloc[3] == pytest.approx(
         1 / (project.read("detectors")["n_calibrating"] + 1)
     )
 

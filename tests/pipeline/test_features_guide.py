@@ -41,7 +41,7 @@ def test_what_needs_images_is_left_out_and_the_rest_is_shown(guide: Checkout) ->
     assert macro.loc["nll", "auroc_ood"] > 0.8
     page = (data / "report/report.html").read_text()
     for shown in (
-        "Over the two sources of failure",
+        "Over the two causes of failure",
         "confidence has 90.5 % of α",
         "<strong>row ",
         "no adversarial",
