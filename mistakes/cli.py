@@ -173,8 +173,9 @@ def results(names: list[str]) -> None:
     from mistakes.report import markdown
 
     _warn_of_other_results()
-    for name in names or params.load().classifiers:
-        print(markdown.markdown(Path("data"), name))
+    values = params.load()
+    for name in names or values.classifiers:
+        print(markdown.markdown(Path("data"), name, values))
 
 
 def compare(names: list[str]) -> None:
@@ -183,7 +184,8 @@ def compare(names: list[str]) -> None:
     from mistakes.report import markdown
 
     _warn_of_other_results()
-    print(markdown.comparison(Path("data"), names or list(params.load().classifiers)), end="")
+    values = params.load()
+    print(markdown.comparison(Path("data"), names or list(values.classifiers), values), end="")
 
 
 def seeds(names: list[str]) -> None:
@@ -200,10 +202,10 @@ def seeds(names: list[str]) -> None:
         name: score_table.load(Path("data/scores") / name / "scores.parquet") for name in names
     }
     scores = score_table.scores(next(iter(tables.values())))
-    settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
+    settings = Settings(section.alpha, section.bootstrap, section.confidence_level, section.seed)
     print(
         repeated_runs.markdown(
-            repeated_runs.across(tables, scores, settings), len(tables), section.confidence
+            repeated_runs.across(tables, scores, settings), len(tables), section.confidence_level
         ),
         end="",
     )

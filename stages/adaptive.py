@@ -36,6 +36,7 @@ def main(
     if precomputed.outputs_in(test):
         return precomputed.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
     section, device = run.params.adaptive, run.device
+    alpha, level = run.params.detection.alpha, run.params.detection.confidence_level
     images, labels = load_arrays(test, "images", "labels")
     model = models.load(classifier).to(device)
     if not models.differentiable(model, images, device):
@@ -80,14 +81,12 @@ def main(
                 extractor, attacked.differentiable(name), bool(saturated.any())
             )
             known = calibrated[name].to_numpy()
-            made[name] = adaptive.attack(
-                target, known, section.alpha, x, y, settings, device
-            ).images
+            made[name] = adaptive.attack(target, known, alpha, x, y, settings, device).images
             print(f"adaptive: attacked {name} at eps {eps:g}", flush=True)
         judged = {name: p_values(stored) for name, stored in made.items()}
-        rows += adaptive.rows(eps, judged, section.alpha, section.confidence)
+        rows += adaptive.rows(eps, judged, alpha, level)
         for name, (success, p) in judged.items():
-            undetected = success & (p[name] > section.alpha) if name in p else success
+            undetected = success & (p[name] > alpha) if name in p else success
             save_arrays(
                 out / "sets" / name / f"{eps:g}",
                 images=made[name],

@@ -25,7 +25,7 @@ def main(
     other images. MLflow is told what each baseline costs to fit, and to score cal with:
     cost.NAME.fit_seconds and so on.
     """
-    training, held_out, calibration = (
+    training, validation, calibration = (
         extraction.load(fit),
         extraction.load(val),
         extraction.load(cal),
@@ -34,7 +34,9 @@ def main(
     labels_fit = label_budget.completed(
         truth_fit, training.logits, run.classifier.labels, run.classifier.seed
     )
-    settings = baselines.Settings(**run.params.detectors.model_dump(exclude={"calibration"}))
+    settings = baselines.Settings(
+        **run.params.detectors.model_dump(exclude={"calibration", "guard"})
+    )
     fitted, costs = baselines.measure(
         training.features,
         training.logits,
@@ -53,14 +55,17 @@ def main(
 
     flow_density = density.load(flow)
     everyone = run.params.detectors.calibration == "all"  # then no label of val or cal is looked at
-    right = (held_out.logits.argmax(1) == truth_val) | everyone
+    right = (validation.logits.argmax(1) == truth_val) | everyone
     reference = (
-        [part[right] for part in held_out.early],
-        held_out.logits[right],
-        density.evaluate(flow_density.log_prob, held_out.features[right]),
+        [part[right] for part in validation.early],
+        validation.logits[right],
+        density.evaluate(flow_density.log_prob, validation.features[right]),
     )
     guard = guards.fit(
-        training.early, training.logits, reference, guards.Settings(**run.params.guard.model_dump())
+        training.early,
+        training.logits,
+        reference,
+        guards.Settings(**run.params.detectors.guard.model_dump()),
     )
     guards.save(guard, out / "guard.safetensors")
 

@@ -62,7 +62,7 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
             scores, "column origin", found, "correctly classified images of id, and images of fit"
         )
     settings = hypotheses.Settings(
-        section.resamples, section.bootstrap, section.confidence, section.bins, section.seed
+        section.resamples, section.bootstrap, section.confidence_level, section.bins, section.seed
     )
     results = []
     for hypothesis, registered in section.registered.items():

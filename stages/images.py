@@ -12,18 +12,19 @@ from mistakes.pipeline.runner import Run, stage
 
 @stage
 def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
-    """Write out/SPLIT/{images,labels,indices}.npy for each split and for held_out (near OOD, often
-    empty), classes.json and the counts; of own features {features,logits,early_1,...} instead of
-    images; groups.npy where there are groups.
+    """Write out/SPLIT/{images,labels,indices}.npy for each split, classes.json and the counts.
+
+    A split of its own are the novel_classes (near OOD, often empty). Of custom features it writes
+    {features,logits,early_1,...} instead of images; groups.npy where there are groups.
     """
     description = load_json(raw / "dataset.json")
     section = run.params.images
-    dataset, held_out = datasets.hold_out(
-        datasets.read(description["dataset"], raw), section.held_out
+    dataset, novel_classes = datasets.hold_out(
+        datasets.read(description["dataset"], raw), section.novel_classes
     )
     parts = datasets.split(dataset, section.val, section.cal, section.test, section.seed)
     few = splitting.few({split: part.labels for split, part in parts.items()}, dataset.classes)
-    parts["held_out"] = held_out
+    parts["novel_classes"] = novel_classes
     for split, part in parts.items():
         groups = {} if part.groups is None else {"groups": part.groups}
         save_arrays(out / split, **part.inputs, labels=part.labels, indices=part.indices, **groups)

@@ -32,7 +32,7 @@ def compared(
 ) -> comparison.Comparison:
     """Return what several classifiers show side by side."""
     section = run.params.detection
-    settings = Settings(section.alpha, section.bootstrap, section.confidence, section.seed)
+    settings = Settings(section.alpha, section.bootstrap, section.confidence_level, section.seed)
     scores, macros, hypotheses = (
         {one.name: of(one) for one in evidence}
         for of in (lambda e: e.scores, lambda e: e.tables["macro"], lambda e: e.hypotheses)
@@ -93,19 +93,17 @@ def main(
     (indices,) = load_arrays(test, "indices")
     pixels = None if precomputed.outputs_in(test) else np.asarray(load_arrays(test, "images")[0])
     warnings = [*load_json(images), *load_json(ood)]
-    inputs, detected = (
-        page.Inputs(pixels, indices, load_json(classes), warnings),
-        run.params.detection,
-    )
+    inputs = page.Inputs(pixels, indices, load_json(classes), warnings)
     entries = {name: entry.model_dump() for name, entry in run.params.classifiers.items()}
     text = page.render(
         evidence,
         inputs,
-        detected.alpha,
-        detected.confidence,
-        run.params.hypotheses.resamples,
-        run.params.report.gallery,
-        compared(evidence, comparison.groups(entries), run) if len(evidence) > 1 else None,
+        run.params.detection,
+        run.params.hypotheses,
+        gallery=run.params.report.gallery,
+        comparison=(
+            compared(evidence, comparison.groups(entries), run) if len(evidence) > 1 else None
+        ),
     )
     save_text(out / "report.html", text)
 

@@ -27,7 +27,7 @@ def main(
     calibration: Path,
     adversarial: Path,
     ood: Path,
-    held_out: Path,
+    novel_classes: Path,
     corruptions: Path,
     out: Path,
 ) -> dict[str, float]:
@@ -35,7 +35,7 @@ def main(
     conformal p-value.
     """
     detectors = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
-    network = None if precomputed.outputs_in(held_out) else models.load(classifier)
+    network = None if precomputed.outputs_in(novel_classes) else models.load(classifier)
     outputs = extraction.of_sets(network, **run.params.features.model_dump(), device=run.device)
     calibrated = load_table(calibration)
 
@@ -71,14 +71,14 @@ def main(
             test, f"{right} of {len(labels)} images are classified correctly, expected {least}"
         )
     some = np.sort(
-        np.random.default_rng(0).permutation(len(labels_fit))[: len(labels)]
+        np.random.default_rng(run.params.scores.seed).permutation(len(labels_fit))[: len(labels)]
     )  # as many as in test
     parts.append(rows("fit", "fit", extraction.load(fit).take(some), labels_fit[some], some))
     for kind, root in (("adversarial", adversarial), ("shifted", corruptions)):
         for folder in precomputed.folders(root):
             _, origins = load_arrays(folder, "images", "origin")
             parts.append(rows(kind, folder.name, outputs(folder), labels[origins], origins))
-    near = [held_out] if len(load_arrays(held_out, "labels")[0]) else []
+    near = [novel_classes] if len(load_arrays(novel_classes, "labels")[0]) else []
     for folder in [*precomputed.folders(ood), *near]:
         n = len((batch := outputs(folder)).logits)
         parts.append(rows("ood", folder.name, batch, np.full(n, -1), np.arange(n)))

@@ -153,7 +153,7 @@ def rows(
     eps: float,
     judged: Mapping[str, tuple[Array, Mapping[str, Array]]],
     alpha: float,
-    confidence: float,
+    confidence_level: float,
 ) -> list[dict[str, Any]]:
     """Return a row for every target and score: undetected successes among the attempted, and their
     exact interval.
@@ -181,7 +181,7 @@ def rows(
                 )
                 raise InputError("params.yaml", f"adaptive ({target})", shown, expected)
             low, high = stats.binomtest(int(undetected.sum()), len(p)).proportion_ci(
-                confidence, method="exact"
+                confidence_level, method="exact"
             )
             found.append(
                 {

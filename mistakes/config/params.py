@@ -30,10 +30,10 @@ class Params(Section):
     features: sections.Features
     flow: sections.Flow
     detectors: sections.Detectors
-    guard: sections.Guard
     adversarial: sections.Adversarial
     ood: sections.Ood
     corruptions: sections.Corruptions
+    scores: sections.Scores
     hypotheses: sections.Hypotheses
     detection: sections.Detection
     adaptive: sections.Adaptive
@@ -70,9 +70,9 @@ def _check_given(values: Params, where: str) -> None:
         if not given and isinstance(classifier, classifiers.Precomputed):
             expected = "a network (source: features goes with raw.dataset: features)"
             raise InputError(where, f"classifiers.{name}.source", "features", expected)
-    if given and values.images.held_out:
+    if given and values.images.novel_classes:
         expected = "[]: the model whose outputs are given knows every class"
-        raise InputError(where, "images.held_out", values.images.held_out, expected)
+        raise InputError(where, "images.novel_classes", values.images.novel_classes, expected)
 
 
 def _check_ood(values: Params, where: str) -> None:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from mistakes.config.sections import DRAWN, Name, Section
 
 FETCHED = ("fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn")
-TAKEN = ("fit", "test", "held_out")  # names of other sets in the tables of scores
+TAKEN = ("fit", "test", "novel_classes")  # names of other sets in the tables of scores
 OodDatasets = list[Literal["fashion_mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn"]]
 
 

@@ -16,6 +16,14 @@ KINDS = {
     "raw": 1,
     "classifiers": 2,
 }  # where pydantic's place has the kind of a mapping, such as a data set
+MOVED = {  # keys of earlier versions
+    "guard": "detectors.guard",
+    "adaptive.alpha": "detection.alpha",
+    "adaptive.confidence": "detection.confidence_level",
+    "detection.confidence": "detection.confidence_level",
+    "hypotheses.confidence": "hypotheses.confidence_level",
+    "images.held_out": "images.novel_classes",
+}
 EXPECTED = {  # pydantic's kinds of errors
     "bool_type": "true or false",
     "dict_type": "a mapping of keys",
@@ -53,6 +61,8 @@ def refusal(error: ValidationError, document: dict[str, Any], where: str) -> Inp
         return InputError(where, _undecided(_dotted(place), value, first))
     if kind in ("extra_forbidden", "invalid_key"):
         place = (*(place[:-1] if place[-1:] == (name,) else place), str(name))
+        if moved := MOVED.get(_dotted(place)):
+            return InputError(where, f"unknown key {_dotted(place)} (it is {moved} now)")
         return InputError(where, f"unknown key {_dotted(place)}{_near(place, errors, document)}")
     if name == "[key]":
         parent = place[:-1] if place[-1:] == (first["input"],) else place

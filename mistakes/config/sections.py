@@ -39,7 +39,7 @@ class Images(Section):
     """Stage images: the split."""
 
     seed: Seed
-    held_out: list[int | str]
+    novel_classes: list[int | str]
     val: Count
     cal: Count
     test: Count | None
@@ -70,20 +70,6 @@ class Flow(Section):
     gradient_clip: Positive
 
 
-class Detectors(Section):
-    """Stage detectors: the baselines, and what p-values are calibrated on."""
-
-    seed: Seed
-    calibration: Literal["correct", "all"]
-    gen_gamma: Positive
-    gen_largest: Count | None
-    gmm_components: Count
-    gmm_principal: Count
-    knn_k: Count
-    knn_bank: Count
-    vim_share: Share | None
-
-
 class Guard(Section):
     """Stage detectors: the guard."""
 
@@ -100,6 +86,21 @@ class Guard(Section):
         if len(shares) < 5 or abs(sum(shares.values()) - 1) > 1e-9:
             raise ValueError("a share for each of the five parts, which sum to 1")
         return shares
+
+
+class Detectors(Section):
+    """Stage detectors: the baselines, the guard, and what p-values are calibrated on."""
+
+    seed: Seed
+    calibration: Literal["correct", "all"]
+    gen_gamma: Positive
+    gen_largest: Count | None
+    gmm_components: Count
+    gmm_principal: Count
+    knn_k: Count
+    knn_bank: Count
+    vim_share: Share | None
+    guard: Guard
 
 
 class Attack(Section):
@@ -166,6 +167,12 @@ class Corruptions(Section):
         return values
 
 
+class Scores(Section):
+    """Stage scores: which images of fit are scored next to those of test."""
+
+    seed: Seed
+
+
 class Hypothesis(Section):
     """One pre-registered hypothesis."""
 
@@ -203,7 +210,7 @@ class Hypotheses(Section):
     seed: Seed
     resamples: Count
     bootstrap: Count
-    confidence: Share
+    confidence_level: Share
     bins: Annotated[int, Field(ge=2)]
     alpha: Share
     smallest_a12: Annotated[float, Field(gt=0.5, lt=1)]
@@ -219,7 +226,7 @@ class Detection(Section):
     alphas: list[Share]
     mixtures: dict[Name, Annotated[float, Field(ge=0, lt=1)]]
     bootstrap: Count
-    confidence: Share
+    confidence_level: Share
 
     @field_validator("alphas")
     @classmethod
@@ -238,8 +245,6 @@ class Adaptive(Section):
     seed: Seed
     images: Count
     batch_size: Count
-    alpha: Share
-    confidence: Share
     detectors: Annotated[list[Name], Field(min_length=1)]
     eps: Annotated[list[Positive], Field(min_length=1)]
     steps: Count

@@ -111,12 +111,12 @@ def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, L
             expected = (
                 f"names or numbers among {', '.join(f'{i} {name}' for i, name in enumerate(names))}"
             )
-            raise InputError("params.yaml", "images.held_out", one, expected)
+            raise InputError("params.yaml", "images.novel_classes", one, expected)
     out = {names.index(one) if isinstance(one, str) else one for one in classes}
     kept = [number for number in range(len(names)) if number not in out]
     if len(kept) < 2:
         raise InputError(
-            "params.yaml", "images.held_out", list(classes), "at least two classes to be left"
+            "params.yaml", "images.novel_classes", list(classes), "at least two classes to be left"
         )
     renumbered = np.full(len(names), -1)
     renumbered[kept] = np.arange(len(kept))

@@ -43,7 +43,7 @@ _ROWS = 1000  # scored at once
 
 @dataclass(frozen=True)
 class Settings:
-    """The section ``guard`` of params.yaml, explained there."""
+    """The section ``detectors.guard`` of params.yaml, explained there."""
 
     seed: int
     shares: dict[str, float]

@@ -111,7 +111,7 @@ def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> tuple[float
         ]
     )
     if len(tables) == 1:
-        found = detection.share("_", right[0] > 0, settings.confidence)
+        found = detection.share("_", right[0] > 0, settings.confidence_level)
         return found["_"], found["__low"], found["__high"]
     rng = np.random.default_rng(settings.seed)
     n = right.shape[1]
@@ -120,7 +120,9 @@ def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> tuple[float
     )
     drawn = rng.integers(0, len(right), of_images.shape)
     resampled = np.take_along_axis(of_images, drawn, axis=0).mean(axis=0)
-    return float(right.mean(dtype=np.float64)), *detection.interval(resampled, settings.confidence)
+    return float(right.mean(dtype=np.float64)), *detection.interval(
+        resampled, settings.confidence_level
+    )
 
 
 def _side_by_side(hypotheses: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ class Settings:
 
     alpha: float
     bootstrap: int
-    confidence: float
+    confidence_level: float
     seed: int
 
 
@@ -81,10 +81,10 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
             }
             row["prevalence"] = len(part) / (len(part) + len(s))
             measured, aurocs = _measure(
-                part[score].to_numpy(), weights, ordered, settings.confidence
+                part[score].to_numpy(), weights, ordered, settings.confidence_level
             )
             flagged = score_table.flagged(part, score, settings.alpha)
-            rows[-1].append(row | measured | share("flagged", flagged, settings.confidence))
+            rows[-1].append(row | measured | share("flagged", flagged, settings.confidence_level))
             by_cause[key[0]].append(aurocs)
         means = {cause: np.mean(values, axis=0) for cause, values in by_cause.items()}
         macro = (
@@ -114,7 +114,7 @@ def _macro(
     rows = []
     for score, values in resampled.items():
         plain = detection[detection["score"] == score].groupby("cause", sort=False)["auroc"].mean()
-        low, high = interval(values["macro"], settings.confidence)
+        low, high = interval(values["macro"], settings.confidence_level)
         row = {
             "score": score,
             "macro_auroc": float(plain.mean()),
@@ -142,7 +142,7 @@ def _weights(part: pd.DataFrame, images: str, n: int, settings: Settings) -> lis
 
 
 def _measure(
-    f: Array, weights: list[Array], of_successes: list[roc.Weighted], confidence: float
+    f: Array, weights: list[Array], of_successes: list[roc.Weighted], confidence_level: float
 ) -> tuple[dict[str, float], Array]:
     """Return the statistics with their intervals, and the resampled AUROCs (bootstrap,)."""
     parts = []
@@ -158,26 +158,26 @@ def _measure(
         )
     found: dict[str, float] = {}
     for name, (plain, *resampled) in zip(STATISTICS, zip(*parts, strict=True), strict=True):
-        low, high = interval(np.concatenate(resampled), confidence)
+        low, high = interval(np.concatenate(resampled), confidence_level)
         found |= {name: float(plain[0]), f"{name}_low": low, f"{name}_high": high}
     return found, np.concatenate([part[0] for part in parts[1:]])
 
 
-def interval(resampled: Array, confidence: float) -> tuple[float, float]:
+def interval(resampled: Array, confidence_level: float) -> tuple[float, float]:
     """Return the percentile interval of resampled values (b,)."""
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence_level) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def share(name: str, hits: Array, confidence: float) -> dict[str, float]:
+def share(name: str, hits: Array, confidence_level: float) -> dict[str, float]:
     """Return the share of true values in ``hits``, bool (n,), and its exact (Clopper-Pearson)
     interval.
 
     Of nothing the share is NaN, between 0 and 1.
     """
     k, n = int(hits.sum()), len(hits)
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence_level) / 2
     low = float(stats.beta.ppf(tail, k, n - k + 1)) if k else 0.0
     high = float(stats.beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
     return {name: k / n if n else np.nan, f"{name}_low": low, f"{name}_high": high}
@@ -239,7 +239,7 @@ def histograms(table: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def deciles(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def deciles(table: pd.DataFrame, confidence_level: float) -> pd.DataFrame:
     """Return the error rate of test images in each decile of log-density, 1 the least likely, with
     exact intervals.
 
@@ -257,7 +257,7 @@ def deciles(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
                 "decile": number,
                 "n": len(part),
                 "log_density_high": float(density.max()),
-                **share("error_rate", wrong, confidence),
+                **share("error_rate", wrong, confidence_level),
             }
         )
     return pd.DataFrame(rows)

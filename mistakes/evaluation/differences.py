@@ -55,14 +55,14 @@ def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings)
         for score, against in pairs:
             a, b = scores.index(score), scores.index(against)
             variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
-            found = _normal(auroc[a] - auroc[b], variance, settings.confidence)
+            found = _normal(auroc[a] - auroc[b], variance, settings.confidence_level)
             rows.append({"cause": cause, "set": name, "score": score, "against": against} | found)
     differences = pd.DataFrame(rows, columns=list(COLUMNS))
     differences.insert(4, "best", differences["against"] == best)
     return differences
 
 
-def _normal(difference: float, variance: float, confidence: float) -> dict[str, float]:
+def _normal(difference: float, variance: float, confidence_level: float) -> dict[str, float]:
     deviation = float(np.sqrt(max(variance, 0.0)))  # rounding can put a variance of 0 below 0
     if deviation < 1e-12:
         return {
@@ -71,7 +71,7 @@ def _normal(difference: float, variance: float, confidence: float) -> dict[str, 
             "high": float(difference),
             "p": 1.0,
         }
-    half = stats.norm.ppf((1 + confidence) / 2) * deviation
+    half = stats.norm.ppf((1 + confidence_level) / 2) * deviation
     p = 2 * stats.norm.sf(abs(difference) / deviation)
     return {
         "difference": float(difference),
@@ -87,7 +87,7 @@ def _macro(
     plain = evaluation.macro.set_index("score")["macro_auroc"]
     for score, against in pairs:
         resampled = evaluation.resampled[score]["macro"] - evaluation.resampled[against]["macro"]
-        low, high = interval(resampled, settings.confidence)
+        low, high = interval(resampled, settings.confidence_level)
         least = 1 + min((resampled <= 0).sum(), (resampled >= 0).sum())
         yield {
             "cause": "macro",

@@ -101,7 +101,7 @@ class Settings:
 
     resamples: int
     bootstrap: int
-    confidence: float
+    confidence_level: float
     bins: int  # of confidence
     seed: int
 
@@ -146,7 +146,7 @@ def test(
     shown = parts if kind in _STRATA else effect_sizes.WHOLE  # the effect of what is tested
     paired = kind == "permutation_paired"
     a12, low, high = effect_sizes.a12(
-        f, s, shown, paired, settings.bootstrap, settings.confidence, rng
+        f, s, shown, paired, settings.bootstrap, settings.confidence_level, rng
     )
     return Result(
         **labels,
@@ -157,7 +157,7 @@ def test(
         p=p,
         second_test=_SECOND[kind],
         a12_null_sd=effect_sizes.a12_null_sd(len(f), len(s), parts),
-        **_second(kind, sample, settings.confidence),
+        **_second(kind, sample, settings.confidence_level),
     )
 
 
@@ -242,21 +242,21 @@ _SECOND = {
 }
 
 
-def _second(kind: str, sample: Sample, confidence: float) -> dict[str, Any]:
+def _second(kind: str, sample: Sample, confidence_level: float) -> dict[str, Any]:
     """Return the second test, and the effect sizes that belong to it."""
     f, s = sample.failures.scores, sample.successes.scores
     if kind == "permutation_within_confidence_bins":
-        return _added_value(sample, confidence)
+        return _added_value(sample, confidence_level)
     if kind == "permutation_paired":
         p = (
             stats.wilcoxon(f, s, alternative="greater").pvalue if (f != s).any() else 1.0
         )  # of nothing scipy's is NaN
         return {"p_second": float(p)} | _shift(
-            *effect_sizes.hodges_lehmann_paired(f - s, confidence)
+            *effect_sizes.hodges_lehmann_paired(f - s, confidence_level)
         )
-    shift = _shift(*effect_sizes.hodges_lehmann(f, s, confidence))
+    shift = _shift(*effect_sizes.hodges_lehmann(f, s, confidence_level))
     if kind == "cochran_armitage":
-        return shift | _trend_effects(sample, confidence)
+        return shift | _trend_effects(sample, confidence_level)
     found = {"p_second": float(stats.mannwhitneyu(f, s, alternative="greater").pvalue)} | shift
     if kind == "permutation":
         found["p_ks"] = float(stats.ks_2samp(f, s, alternative="less", method="asymp").pvalue)
@@ -268,27 +268,29 @@ def _shift(median: float, interval: effect_sizes.Interval) -> dict[str, float | 
     return {"hodges_lehmann": median, "hodges_lehmann_low": low, "hodges_lehmann_high": high}
 
 
-def _odds(known: Array, score: Array, failed: Array, confidence: float) -> dict[str, float | None]:
-    found = asdict(added_value(failed, known, score, confidence))
+def _odds(
+    known: Array, score: Array, failed: Array, confidence_level: float
+) -> dict[str, float | None]:
+    found = asdict(added_value(failed, known, score, confidence_level))
     return {"p_second": found.pop("p")} | found
 
 
-def _added_value(sample: Sample, confidence: float) -> dict[str, float | None]:
+def _added_value(sample: Sample, confidence_level: float) -> dict[str, float | None]:
     """Regress failure on a flexible function of the confidence's logit, then on the standardised
     -log p as well.
     """
     share = np.clip(-sample.pooled("msp"), RESOLUTION, 1 - RESOLUTION)
     scores = sample.pooled("scores")
     known = restricted_cubic_spline(np.log(share / (1 - share)))
-    return _odds(known, scores / (scores.std() or 1.0), sample.failed, confidence)
+    return _odds(known, scores / (scores.std() or 1.0), sample.failed, confidence_level)
 
 
-def _trend_effects(sample: Sample, confidence: float) -> dict[str, float | None]:
+def _trend_effects(sample: Sample, confidence_level: float) -> dict[str, float | None]:
     """Regress failure on the number of the decile."""
     scores, failed = sample.pooled("scores"), sample.failed
     deciles = quantile_bins(scores, DECILES).astype(float)
-    return _odds(np.empty((len(scores), 0)), deciles, failed, confidence) | rate_ratio(
-        scores, failed, confidence
+    return _odds(np.empty((len(scores), 0)), deciles, failed, confidence_level) | rate_ratio(
+        scores, failed, confidence_level
     )
 
 

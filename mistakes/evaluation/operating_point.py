@@ -15,9 +15,11 @@ from mistakes.evaluation.score_table import evaluated, successes
 SHIFT = ("error_rate", "flagged", "accuracy_unflagged", "errors_caught")
 
 
-def band(alpha: float, n: int, calibration: int | None, confidence: float) -> tuple[float, float]:
+def band(
+    alpha: float, n: int, calibration: int | None, confidence_level: float
+) -> tuple[float, float]:
     """Return between which shares of ``n`` successes flagged at alpha a valid score stays with
-    ``confidence``.
+    ``confidence_level``.
 
     Without ``calibration``: the central interval of a binomial of n and alpha, as if the threshold
     flagged exactly alpha. With it, the number of calibration images: the threshold is the k-th
@@ -38,7 +40,7 @@ def band(alpha: float, n: int, calibration: int | None, confidence: float) -> tu
         if k == 0:
             return 0.0, 0.0
         cumulated = np.cumsum(stats.betabinom.pmf(counts, n, k, calibration + 1 - k))
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence_level) / 2
     low, high = np.searchsorted(cumulated, [tail, 1 - tail])
     return float(low / n), float(min(high, n) / n)
 
@@ -48,7 +50,7 @@ def false_alarms(
     scores: tuple[str, ...],
     alphas: list[float],
     calibration: int,
-    confidence: float,
+    confidence_level: float,
     everyone: bool = False,
 ) -> pd.DataFrame:
     """Return a row per score and alpha: how many successes are flagged, and whether that is what
@@ -58,13 +60,17 @@ def false_alarms(
     either kind, so that alpha bounds the share of all clean test images that is flagged, and that
     stands in place of successes. Columns: score, alpha, n, false_alarms (share of successes
     flagged) with its exact interval, binomial_low and _high, within_binomial, band_low and _high
-    (beta-binomial, see ``band``), within. Of many rows a share 1 - confidence may lie outside.
+    (beta-binomial, see ``band``), within. Of many rows a fraction 1 -
+    confidence_level may lie outside.
     """
     reference = score_table.test(table) if everyone else successes(table)
     n = len(reference)
     rows = []
     for alpha in alphas:
-        simple, exact = band(alpha, n, None, confidence), band(alpha, n, calibration, confidence)
+        simple, exact = (
+            band(alpha, n, None, confidence_level),
+            band(alpha, n, calibration, confidence_level),
+        )
         for score in scores:
             hits = score_table.flagged(reference, score, alpha)
             rate = float(hits.mean())
@@ -73,7 +79,7 @@ def false_alarms(
                     "score": score,
                     "alpha": alpha,
                     "n": n,
-                    **share("false_alarms", hits, confidence),
+                    **share("false_alarms", hits, confidence_level),
                     "binomial_low": simple[0],
                     "binomial_high": simple[1],
                     "within_binomial": simple[0] <= rate <= simple[1],
@@ -86,7 +92,7 @@ def false_alarms(
 
 
 def flagged(
-    table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], confidence: float
+    table: pd.DataFrame, scores: tuple[str, ...], alphas: list[float], confidence_level: float
 ) -> pd.DataFrame:
     """Return cause, set, score, alpha, n, flagged (share of the set's failures) and its exact
     interval.
@@ -95,7 +101,7 @@ def flagged(
     """
     rows = [
         {"cause": cause, "set": name, "score": score, "alpha": alpha, "n": len(part)}
-        | share("flagged", score_table.flagged(part, score, alpha), confidence)
+        | share("flagged", score_table.flagged(part, score, alpha), confidence_level)
         for (cause, name), part in evaluated(table).items()
         for score in scores
         for alpha in alphas
@@ -117,7 +123,9 @@ def undetected(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings)
         wrong = ~part["correct"].to_numpy(dtype=bool)
         for score in scores:
             found = share(
-                "_", wrong & (part[f"p_{score}"].to_numpy() > settings.alpha), settings.confidence
+                "_",
+                wrong & (part[f"p_{score}"].to_numpy() > settings.alpha),
+                settings.confidence_level,
             )
             rows.append(
                 {
@@ -156,7 +164,7 @@ def shift(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> p
             hits = score_table.flagged(part, score, settings.alpha)
             row = {"kind": kind, "severity": int(severity), "score": score, "n": len(part)}
             for column, of in zip(SHIFT, (wrong, hits, ~wrong[~hits], hits[wrong]), strict=True):
-                row |= share(column, of, settings.confidence)
+                row |= share(column, of, settings.confidence_level)
             rows.append(row)
     columns = [f"{column}{end}" for column in SHIFT for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["kind", "severity", "score", "n", *columns])

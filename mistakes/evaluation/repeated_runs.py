@@ -67,7 +67,7 @@ def across(
         )  # (bootstrap, columns)
         row: dict[str, object] = {"score": score, "false_alarms": values["false_alarms"].mean()}
         for position, column in enumerate(columns):
-            low, high = detection.interval(replicates[:, position], settings.confidence)
+            low, high = detection.interval(replicates[:, position], settings.confidence_level)
             row |= {
                 column: values[column].mean(),
                 f"{column}_low": low,
@@ -78,11 +78,11 @@ def across(
     return pd.DataFrame(rows).sort_values("macro", ascending=False, ignore_index=True)
 
 
-def markdown(table: pd.DataFrame, trainings: int, confidence: float) -> str:
+def markdown(table: pd.DataFrame, trainings: int, confidence_level: float) -> str:
     """Return what across found as a Markdown table."""
     first, *others = columns = [column for column in COLUMNS if column in table]
     titles = [
-        f"{COLUMNS[first]} ({100 * confidence:g} % interval)",
+        f"{COLUMNS[first]} ({100 * confidence_level:g} % interval)",
         *(COLUMNS[column] for column in others),
     ]
     last = f"SD of macro over {trainings} trainings | false alarms"
@@ -96,5 +96,5 @@ def markdown(table: pd.DataFrame, trainings: int, confidence: float) -> str:
         ]
         spread = f"{row['macro_sd']:.3f}" if np.isfinite(row["macro_sd"]) else "–"
         last = f"{spread} | {100 * row['false_alarms']:.1f} %"
-        lines.append(f"| {row['score'].replace('_', '-')} | {' | '.join(cells)} | {last} |")
+        lines.append(f"| {score_table.named(row['score'])} | {' | '.join(cells)} | {last} |")
     return "\n".join(lines) + "\n"

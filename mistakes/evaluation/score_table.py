@@ -31,6 +31,7 @@ KEYS = {
     "prediction": "int64",
     "correct": "bool",
 }
+NAMES = {"nll": "log-density"}  # of scores, for people
 LEAST = 2  # failures that a set must have to be evaluated
 
 Failures = dict[tuple[str, str], pd.DataFrame]  # by cause and set
@@ -68,6 +69,17 @@ def check(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 def scores(table: pd.DataFrame) -> tuple[str, ...]:
     """Return the names of the scores, in the order of the columns."""
     return tuple(c.removeprefix("p_") for c in table.columns if c.startswith("p_"))
+
+
+def named(score: str) -> str:
+    """Return the name of a score for people, as tables in Markdown have it.
+
+    Examples
+    --------
+    >>> named("nll"), named("relative_mahalanobis")
+    ('log-density', 'relative-mahalanobis')
+    """
+    return NAMES.get(score, score.replace("_", "-"))
 
 
 def of_origin(table: pd.DataFrame, origin: str) -> pd.DataFrame:

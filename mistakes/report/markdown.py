@@ -4,27 +4,32 @@ from pathlib import Path
 from typing import Any
 
 from mistakes.artifacts import load_json
-from mistakes.evaluation.score_table import CAUSES
+from mistakes.config.params import Params
+from mistakes.evaluation.score_table import CAUSES, named
 
 BESIDE = ("guard", "nll", "msp")  # what comparison shows, and the best of the others
-LEVEL = 0.05  # Holm p at which it counts a hypothesis as shown
 
 
-def markdown(data: Path, name: str) -> str:
-    """Return classifier ``name``'s results as Markdown tables. Raises InputError where a
+def markdown(data: Path, name: str, values: Params) -> str:
+    """Return classifier ``name``'s results as Markdown tables.
+
+    values : the parameters that the results in ``data`` were made with. Raises InputError where a
     metrics.json is missing.
     """
     detection, detectors = (
         load_json(data / stage / name / "metrics.json") for stage in ("detection", "detectors")
     )
-    return evidence(data, name) + "\n" + _detection(detection) + _not_applicable(detectors)
+    level = values.detection.confidence_level
+    tables = _detection(detection, level) + _not_applicable(detectors)
+    return evidence(data, name, values) + "\n" + tables
 
 
-def evidence(data: Path, name: str) -> str:
+def evidence(data: Path, name: str, values: Params) -> str:
     """Return the first part of it: accuracy, likelihood and hypotheses."""
     stages = ("classifier", "scores", "hypotheses")
     found = {stage: load_json(data / stage / name / "metrics.json") for stage in stages}
-    return _classifier(found) + "\n" + _hypotheses(found["hypotheses"])
+    level = values.hypotheses.confidence_level
+    return _classifier(found) + "\n" + _hypotheses(found["hypotheses"], level)
 
 
 def _classifier(found: dict[str, dict[str, Any]]) -> str:
@@ -49,9 +54,9 @@ def _on_fit(c: dict[str, Any]) -> str:
     )
 
 
-def _hypotheses(metrics: dict[str, Any]) -> str:
+def _hypotheses(metrics: dict[str, Any], level: float) -> str:
     lines = [
-        "| hypothesis | failures | n | A12 (95 % interval) | p, Holm |",
+        f"| hypothesis | failures | n | A12 ({100 * level:g} % interval) | p, Holm |",
         "|---|---|---|---|---|",
     ]
     for key in sorted(key.removesuffix(".a12") for key in metrics if key.endswith(".a12")):
@@ -66,13 +71,14 @@ def _hypotheses(metrics: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _detection(metrics: dict[str, Any]) -> str:
+def _detection(metrics: dict[str, Any], level: float) -> str:
     """AUROC of each score: mean over the sets of each cause, macro with interval, and false
     alarms.
     """
     scores = [key.removeprefix("macro_auroc.") for key in metrics if key.startswith("macro_auroc.")]
     lines = [
-        "| score | mistakes | adversarial | OOD | macro (95 % interval) | false alarms |",
+        "| score | mistakes | adversarial | OOD"
+        f" | macro ({100 * level:g} % interval) | false alarms |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
@@ -95,7 +101,7 @@ def _not_applicable(metrics: dict[str, Any]) -> str:
 
 
 def _score(metrics: dict[str, Any], score: str) -> str:
-    cells = [score.replace("_", "-")]
+    cells = [named(score)]
     for cause in CAUSES:
         values = [
             v
@@ -108,15 +114,19 @@ def _score(metrics: dict[str, Any], score: str) -> str:
     return " | ".join([*cells, macro, f"{100 * metrics[f'false_alarms.{score}']:.1f} %"])
 
 
-def comparison(data: Path, names: list[str]) -> str:
+def comparison(data: Path, names: list[str], values: Params) -> str:
     """Return classifiers side by side as Markdown: the hypotheses, then the main scores.
 
     H2 and H3 count the sets in which they are shown. Raises InputError where a metrics.json is
     missing.
     """
+    tested_at, detected_at = (
+        f"{100 * section.confidence_level:g} % interval"
+        for section in (values.hypotheses, values.detection)
+    )
     tested = [
         (
-            "| classifier | test accuracy | H1: A12 (95 % interval), p | H2, attacks | H3, sets |"
+            f"| classifier | test accuracy | H1: A12 ({tested_at}), p | H2, attacks | H3, sets |"
             " H4: A12, p | H5: error rate of the least likely decile over that of the"
             " likeliest, p |"
         ),
@@ -124,8 +134,8 @@ def comparison(data: Path, names: list[str]) -> str:
     ]
     detected = [
         (
-            "| classifier | score | mistakes | adversarial | OOD | macro (95 % interval) | false"
-            " alarms |"
+            "| classifier | score | mistakes | adversarial | OOD"
+            f" | macro ({detected_at}) | false alarms |"
         ),
         "|---|---|---|---|---|---|---|",
     ]
@@ -134,9 +144,9 @@ def comparison(data: Path, names: list[str]) -> str:
             s: load_json(data / s / name / "metrics.json")
             for s in ("scores", "hypotheses", "detection")
         }
-        tested.append(
-            f"| {name} | {100 * of['scores']['accuracy_test']:.2f} % | {_side(of['hypotheses'])} |"
-        )
+        accuracy = f"{100 * of['scores']['accuracy_test']:.2f} %"
+        side = _side(of["hypotheses"], values.hypotheses.alpha)
+        tested.append(f"| {name} | {accuracy} | {side} |")
         macro = {
             k.removeprefix("macro_auroc."): v
             for k, v in of["detection"].items()
@@ -153,7 +163,7 @@ def comparison(data: Path, names: list[str]) -> str:
     return "\n".join(tested) + "\n\n" + "\n".join(detected) + "\n"
 
 
-def _side(m: dict[str, Any]) -> str:
+def _side(m: dict[str, Any], alpha: float) -> str:
     def cell(form: str, *columns: str) -> str:
         values = [m.get(column) for column in columns]
         return (
@@ -166,7 +176,7 @@ def _side(m: dict[str, Any]) -> str:
             for key, value in m.items()
             if key.startswith(f"{hypothesis}.") and key.endswith(".p_holm")
         ]
-        return f"{sum(value <= LEVEL for value in p)} of {len(p)}"
+        return f"{sum(value <= alpha for value in p)} of {len(p)}"
 
     h1 = cell(
         "{:.3f} ({:.3f} to {:.3f}), {:.2g}",

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from mistakes.artifacts import Array
+from mistakes.config import sections
 from mistakes.data.precomputed import REASON
 from mistakes.evaluation import score_table
 from mistakes.evaluation.comparison import Comparison
@@ -80,14 +81,15 @@ class Inputs:
 def render(
     evidence: list[Evidence],
     inputs: Inputs,
-    alpha: float,
-    confidence: float,
-    resamples: int,
+    detection: sections.Detection,
+    hypotheses: sections.Hypotheses,
     gallery: int,
     comparison: Comparison | None = None,
 ) -> str:
-    """Return the page, which does not depend on time or host; ``comparison`` where there are
-    several classifiers.
+    """Return the page, which does not depend on time or host.
+
+    detection, hypotheses : sections of params.yaml, which say levels. gallery : how many of the
+    least likely test images are shown. comparison : where there are several classifiers.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -96,13 +98,15 @@ def render(
     template = environment.from_string(
         files("mistakes.report").joinpath("report.html.j2").read_text()
     )
-    classifiers = [_classifier(one, inputs, alpha, gallery) for one in evidence]
+    classifiers = [
+        _classifier(one, inputs, detection.alpha, hypotheses.alpha, gallery) for one in evidence
+    ]
     reason = REASON if inputs.images is None else None
     return template.render(
         classifiers=classifiers,
-        alpha=alpha,
-        confidence=confidence,
-        resamples=resamples,
+        alpha=detection.alpha,
+        confidence_level=detection.confidence_level,
+        tested=hypotheses,
         causes=CAUSES,
         plain=PLAIN,
         given=reason,
@@ -136,7 +140,9 @@ def title(name: str) -> str:
     return TITLES.get(name, name.replace("_", " "))
 
 
-def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> dict[str, Any]:
+def _classifier(
+    one: Evidence, inputs: Inputs, alpha: float, family_alpha: float, gallery: int
+) -> dict[str, Any]:
     tables = one.tables
     macro, detection = (
         tables["macro"].sort_values("macro_auroc", ascending=False),
@@ -156,7 +162,7 @@ def _classifier(one: Evidence, inputs: Inputs, alpha: float, gallery: int) -> di
         "metrics": one.scores_metrics | one.flow_metrics,
         "gain": one.scores_metrics["nll_test_gaussian"] - one.scores_metrics["nll_test"],
         "gap": one.scores_metrics["nll_test"] - one.flow_metrics["nll_fit"],
-        "verdicts": [_verdict(row) for row in one.hypotheses],
+        "verdicts": [_verdict(row, family_alpha) for row in one.hypotheses],
         "calibrating": one.guard_metrics["n_calibrating"],
         "hypotheses": one.hypotheses,
         "controls": one.controls,
@@ -256,11 +262,11 @@ def _mixtures(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{"score": score, "at": by_score[score]} for score in order]
 
 
-def _verdict(row: dict[str, Any]) -> str:
+def _verdict(row: dict[str, Any], alpha: float) -> str:
     """Say in one word what a test found: the null is rejected, or not, or it looks the other way
     round.
     """
-    if row["p_holm"] <= 0.05:
+    if row["p_holm"] <= alpha:
         return {"H4": "adds to confidence", "H5": "rises"}.get(row["hypothesis"], "lower density")
     return "higher density" if row["a12_high"] < 0.5 else "no evidence"
 

@@ -35,7 +35,7 @@ def a12(
     parts: Parts,
     paired: bool,
     resamples: int,
-    confidence: float,
+    confidence_level: float,
     rng: np.random.Generator,
 ) -> tuple[float, float, float]:
     """Return P(f > s) + P(f = s) / 2 over the pairs within strata, and its percentile bootstrap
@@ -60,7 +60,7 @@ def a12(
     for weights in bootstrap_weights(len(f), resamples, rng):
         other = weights if paired else next(bootstrap_weights(len(s), weights.shape[1], rng))
         values.append(within(weights, other))
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence_level) / 2
     low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
     return float(within(np.ones((len(f), 1)), np.ones((len(s), 1)))[0]), float(low), float(high)
 
@@ -98,7 +98,7 @@ def detectable_a12(null_sd: float, alpha: float, power_: float = 0.8) -> float |
     return found if found <= 1 else None
 
 
-def hodges_lehmann(f: Array, s: Array, confidence: float) -> tuple[float, Interval]:
+def hodges_lehmann(f: Array, s: Array, confidence_level: float) -> tuple[float, Interval]:
     """Return the median of all differences f_i - s_j, and the interval that inverts the
     Mann-Whitney test (Moses).
 
@@ -107,10 +107,10 @@ def hodges_lehmann(f: Array, s: Array, confidence: float) -> tuple[float, Interv
     """
     m, n = len(f), len(s)
     spread = np.sqrt(m * n * (m + n + 1) / 12)
-    return _shift(f, np.sort(-s), np.zeros(m, np.int64), spread, confidence)
+    return _shift(f, np.sort(-s), np.zeros(m, np.int64), spread, confidence_level)
 
 
-def hodges_lehmann_paired(difference: Array, confidence: float) -> tuple[float, Interval]:
+def hodges_lehmann_paired(difference: Array, confidence_level: float) -> tuple[float, Interval]:
     """Return the median of the Walsh averages of differences (n,), and the interval that inverts
     the signed-rank test.
 
@@ -120,11 +120,13 @@ def hodges_lehmann_paired(difference: Array, confidence: float) -> tuple[float, 
         np.sort(difference) / 2,
         len(difference),
     )  # the Walsh averages are sums of halves i <= j
-    return _shift(half, half, np.arange(n), np.sqrt(n * (n + 1) * (2 * n + 1) / 24), confidence)
+    return _shift(
+        half, half, np.arange(n), np.sqrt(n * (n + 1) * (2 * n + 1) / 24), confidence_level
+    )
 
 
 def _shift(
-    x: Array, y: Array, first: Array, spread: float, confidence: float
+    x: Array, y: Array, first: Array, spread: float, confidence_level: float
 ) -> tuple[float, Interval]:
     """Return the median of the sums of _kth_sum and its interval; ``spread`` is the null deviation
     of their number.
@@ -132,7 +134,7 @@ def _shift(
     count = int((len(y) - first).sum())
     middle = [_kth_sum(x, y, first, k) for k in {(count - 1) // 2, count // 2}]
     # the outermost sums that the test does not reject, counted from 1; below 1 it rejects nothing
-    c = int(np.floor(count / 2 - stats.norm.isf((1 - confidence) / 2) * spread))
+    c = int(np.floor(count / 2 - stats.norm.isf((1 - confidence_level) / 2) * spread))
     interval = (
         (_kth_sum(x, y, first, c - 1), _kth_sum(x, y, first, count - c)) if c >= 1 else (None, None)
     )

@@ -27,7 +27,7 @@ class Added:
     odds_ratio_high: float | None = None
 
 
-def added_value(failed: Array, known: Array, score: Array, confidence: float) -> Added:
+def added_value(failed: Array, known: Array, score: Array, confidence_level: float) -> Added:
     """Test by likelihood ratio whether ``score`` (n,) adds to ``known`` (n, k) in a logistic
     regression of ``failed``.
 
@@ -53,7 +53,7 @@ def added_value(failed: Array, known: Array, score: Array, confidence: float) ->
     p = float(stats.norm.sf(np.sign(slope) * np.sqrt(2 * max(0.0, more - less))))
     if not converged:
         return Added(p)
-    reach = float(stats.norm.isf((1 - confidence) / 2)) * error
+    reach = float(stats.norm.isf((1 - confidence_level) / 2)) * error
     with np.errstate(over="ignore"):
         odds = [float(np.exp(value / scale)) for value in (slope, slope - reach, slope + reach)]
     return Added(p, *(value if np.isfinite(value) else None for value in odds))

@@ -50,7 +50,7 @@ def cochran_armitage(scores: Array, failed: Array) -> float:
     return float(stats.norm.sf(trend.zscore))
 
 
-def rate_ratio(scores: Array, failed: Array, confidence: float) -> dict[str, float | None]:
+def rate_ratio(scores: Array, failed: Array, confidence_level: float) -> dict[str, float | None]:
     """Return the error rate of the highest decile over that of the lowest, None where that is 0,
     and an interval.
 
@@ -64,7 +64,7 @@ def rate_ratio(scores: Array, failed: Array, confidence: float) -> dict[str, flo
         return found
     (high, low), (n_high, n_low) = counts[[-1, 0], 1], counts[[-1, 0]].sum(axis=1)
     bounds = confint_proportions_2indep(
-        high, n_high, low, n_low, compare="ratio", method="log-adjusted", alpha=1 - confidence
+        high, n_high, low, n_low, compare="ratio", method="log-adjusted", alpha=1 - confidence_level
     )
     ratio = float(high / n_high / (low / n_low)) if low else None
     return {

@@ -3,6 +3,7 @@
 import copy
 import functools
 import operator
+import re
 import subprocess
 from collections.abc import Iterator
 from datetime import date
@@ -15,7 +16,7 @@ from commands import ROOT, SMOKE, refused, run
 from pictures import idx
 
 from mistakes import artifacts
-from mistakes.config import params
+from mistakes.config import params, refusals
 from mistakes.data import datasets, download
 from mistakes.errors import InputError
 
@@ -98,8 +99,8 @@ def broken(old: str, new: str) -> str:
             "classifiers has a key 'a/b', but a name has letters, digits and _ only",
         ),
         (
-            broken("held_out: []", "held_out: [1.5]"),
-            "images.held_out.0 is 1.5, expected an integer or text",
+            broken("novel_classes: []", "novel_classes: [1.5]"),
+            "images.novel_classes.0 is 1.5, expected an integer or text",
         ),
         (
             broken("device: auto", "device: &a [*a]"),
@@ -412,3 +413,13 @@ def test_parameters_are_frozen() -> None:
     values = params.parse(SMOKE)
     with pytest.raises(ValueError, match="frozen"):
         values.flow.layers = 3
+
+
+@pytest.mark.parametrize(("old", "new"), refusals.MOVED.items())
+def test_a_key_of_an_earlier_version_is_refused_with_its_new_place(old: str, new: str) -> None:
+    document = yaml.safe_load(SMOKE)
+    *section, key = old.split(".")
+    functools.reduce(operator.getitem, section, document)[key] = 0.1
+    with pytest.raises(InputError, match=re.escape(f"unknown key {old} (it is {new} now)")):
+        params.validated(document, "params.yaml")
+    assert functools.reduce(operator.getitem, new.split("."), yaml.safe_load(SMOKE)) is not None

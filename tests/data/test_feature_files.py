@@ -232,7 +232,7 @@ def test_rows_are_split_by_seed_or_as_given(tmp_path: Path, rng: np.random.Gener
         "n.val": 10,
         "n.cal": 20,
         "n.test": 15,
-        "n.held_out": 0,
+        "n.novel_classes": 0,
         "n.skipped": 0,
     }
     assert json.loads((tmp_path / "data/images4/classes.json").read_text()) == list("abc")
@@ -260,8 +260,8 @@ def test_rows_are_split_by_seed_or_as_given(tmp_path: Path, rng: np.random.Gener
             "unknown key classifiers.given.width",
         ),
         (
-            {"images": {"seed": 0, "held_out": [1], "val": 1, "cal": 1, "test": 1}},
-            "images.held_out is",
+            {"images": {"seed": 0, "novel_classes": [1], "val": 1, "cal": 1, "test": 1}},
+            "images.novel_classes is",
         ),
         (
             {

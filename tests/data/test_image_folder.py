@@ -58,7 +58,7 @@ def test_a_folder_a_zip_and_a_tar_give_the_same_bytes_and_reach_the_splits(tmp_p
         "n.val": 2,
         "n.cal": 3,
         "n.test": 2,
-        "n.held_out": 0,
+        "n.novel_classes": 0,
         "n.skipped": 0,
     }
     assert json.loads((tmp_path / "data/images/classes.json").read_text()) == ["bird", "cat"]

@@ -687,7 +687,7 @@ def test_copies_of_rows_and_none_of_different_rows(rng: np.random.Generator) -> 
     )  # a copy in the same split and class does no harm
     near = datasets.Labelled(whole.inputs, np.full(30, 7), np.arange(30))
     (said,) = duplicates.between(
-        {"fit": whole.take(np.arange(3)), "held_out": near.take(np.array([1]))}, str
+        {"fit": whole.take(np.arange(3)), "novel_classes": near.take(np.array([1]))}, str
     )
     assert said.startswith(
         "inputs that stand in more than one split, the same by SHA-256 (1): 1 (fit)"
@@ -788,7 +788,10 @@ def test_own_ood_sets_beside_a_fetched_data_set(tmp_path: Path, stage: Stages) -
             {"glyphs": "far"},
             "expected other names than digits, glyphs, uniform, gaussian, inverted, patch_shuffled",
         ),
-        ({"test": "far"}, "expected other names than fit, test, held_out, which are sets already"),
+        (
+            {"test": "far"},
+            "expected other names than fit, test, novel_classes, which are sets already",
+        ),
         (
             {"pgd_02": "far"},
             "raw.ood.pgd_02 has the name of an attack or a corruption; give it another",

@@ -163,12 +163,13 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
 
 
 def test_comparison_in_markdown_names_the_best_baseline_and_counts_what_is_shown() -> None:
-    name = next(iter(params.load(ROOT / "params.yaml").classifiers))
+    values = params.load(ROOT / "params.yaml")
+    name = next(iter(values.classifiers))
     detection_, tested = (
         json.loads((ROOT / "data" / stage / name / "metrics.json").read_text())
         for stage in ("detection", "hypotheses")
     )
-    text = markdown.comparison(ROOT / "data", [name])
+    text = markdown.comparison(ROOT / "data", [name], values)
     macro = {
         key.removeprefix("macro_auroc."): value
         for key, value in detection_.items()

@@ -161,7 +161,7 @@ def test_intervals_cover_as_often_as_stated(rng: np.random.Generator) -> None:
     fresh samples.
     """
     settings, covered, repetitions = (
-        replace(SETTINGS, bootstrap=200, confidence=0.9),
+        replace(SETTINGS, bootstrap=200, confidence_level=0.9),
         np.zeros(2),
         250,
     )
@@ -632,7 +632,7 @@ def digits(n: int = 60) -> datasets.Labelled:
     )
 
 
-def test_held_out_classes_are_nowhere_else_and_the_rest_is_renumbered() -> None:
+def test_novel_classes_are_nowhere_else_and_the_rest_is_renumbered() -> None:
     train, test = digits(), digits(20)
     dataset = datasets.Dataset(
         train, datasets.Labelled(test.inputs, test.labels, test.indices + 60), tuple("abcde")
@@ -666,7 +666,7 @@ def test_holding_nothing_out_changes_nothing_and_leaves_an_empty_array_of_the_ri
 @pytest.mark.parametrize("classes", [["z"], [5], [-1], ["a", "1"]])
 def test_unknown_classes_are_named_with_the_known(classes: list) -> None:
     with pytest.raises(
-        InputError, match="images.held_out is .*expected names or numbers among 0 a, 1 b, 2 c"
+        InputError, match="images.novel_classes is .*expected names or numbers among 0 a, 1 b, 2 c"
     ):
         datasets.hold_out(datasets.Dataset(digits(), None, tuple("abcde")), classes)
 

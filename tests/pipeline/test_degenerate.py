@@ -46,8 +46,7 @@ ORDER = (
 SIZES = {"fit": 200, "val": 60, "cal": 80, "test": 100}
 QUICK = {
     "flow": {"epochs": 1, "components": 3, "transform": "pca"},
-    "detectors": {"gmm_principal": 2, "knn_bank": 100},
-    "guard": {"epochs": 1},
+    "detectors": {"gmm_principal": 2, "knn_bank": 100, "guard": {"epochs": 1}},
     "hypotheses": {
         "resamples": 49,
         "bootstrap": 20,
@@ -162,8 +161,13 @@ class Project:
             json.loads(path.read_text(), parse_constant=refuse)
         for key in self.classifiers:
             assert np.isfinite(self.scores(key).select_dtypes("number")).all(axis=None)
-        texts = [markdown.markdown(Path("data"), key) for key in self.classifiers]
-        for text in (self.page, markdown.comparison(Path("data"), self.classifiers), *texts):
+        values = params.load()
+        texts = [markdown.markdown(Path("data"), key, values) for key in self.classifiers]
+        for text in (
+            self.page,
+            markdown.comparison(Path("data"), self.classifiers, values),
+            *texts,
+        ):
             assert "nan" not in text.replace(".", " ").split()
             assert ">nan" not in text
         return self
@@ -437,7 +441,7 @@ def test_baselines_that_do_not_apply_are_left_out_and_said(
         "gmm": "detectors.gmm_components is 300, and fit has 200 images",
     }
     metrics = project.read("detectors")
-    table = markdown.markdown(Path("data"), "given")
+    table = markdown.markdown(Path("data"), "given", params.load())
     for name, reason in reasons.items():
         assert metrics[f"not_applicable.{name}"] == reason
         assert f"the baseline {name} is not applicable and left out: {reason}" in project.page

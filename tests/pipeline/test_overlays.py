@@ -57,7 +57,7 @@ def test_merging() -> None:
 
 def test_small_numbers_stay_numbers_and_comments_stay() -> None:
     changed = overlays.applied(
-        DEFAULT, {"o": "flow: {learning_rate: 1e-05}\nimages: {held_out: [Shirt]}"}
+        DEFAULT, {"o": "flow: {learning_rate: 1e-05}\nimages: {novel_classes: [Shirt]}"}
     )
     assert params.parse(changed).flow.learning_rate == 1e-5
     assert "components: 24                # principal components" in changed
@@ -93,15 +93,15 @@ def test_bad_overlays(text: str, words: str) -> None:
 def test_what_is_written_reads_the_same_for_dvc_and_means_what_the_overlay_says() -> None:
     from dvc.utils.serialize import loads_yaml
 
-    held_out = ["yes", "no", "1:30", "5e-5", "1_000", "0x1F", "null", "", "é", "a: b", 8]
+    novel_classes = ["yes", "no", "1:30", "5e-5", "1_000", "0x1F", "null", "", "é", "a: b", 8]
     overlay = (
-        f"images: {{held_out: {json.dumps(held_out)}}}\nflow: {{learning_rate: 5e-5, gradient_clip:"
-        " 1E3}"
+        f"images: {{novel_classes: {json.dumps(novel_classes)}}}\n"
+        "flow: {learning_rate: 5e-5, gradient_clip: 1E3}"
     )
     changed = overlays.applied(DEFAULT, {"o": overlay})
     assert loads_yaml(changed) == params.parse_yaml(changed, "params.yaml")
     values = params.parse(changed)
-    assert values.images.held_out == held_out
+    assert values.images.novel_classes == novel_classes
     assert (values.flow.learning_rate, values.flow.gradient_clip) == (5e-5, 1000)
 
 
@@ -172,7 +172,11 @@ def test_edits_are_not_lost_and_a_refusal_changes_nothing(checkout: Checkout) ->
 @pytest.mark.slow
 def test_numbers_that_dvc_exp_run_sets_are_numbers(checkout: Checkout) -> None:
     checkout.run("mistakes", "use", "--force")
-    sets = ["flow.learning_rate=5e-5", "flow.gradient_clip=1E+3", "guard.learning_rate=.5"]
+    sets = [
+        "flow.learning_rate=5e-5",
+        "flow.gradient_clip=1E+3",
+        "detectors.guard.learning_rate=.5",
+    ]
     options = [part for one in sets for part in ("-S", one)]
     checkout.run(
         "dvc", "exp", "run", "--name", "small", *options, "raw"
@@ -180,7 +184,11 @@ def test_numbers_that_dvc_exp_run_sets_are_numbers(checkout: Checkout) -> None:
     text = (checkout.folder / "params.yaml").read_text()
     assert "learning_rate: 5e-05" in text
     values = params.parse(text)
-    assert (values.flow.learning_rate, values.flow.gradient_clip, values.guard.learning_rate) == (
+    assert (
+        values.flow.learning_rate,
+        values.flow.gradient_clip,
+        values.detectors.guard.learning_rate,
+    ) == (
         5e-5,
         1000,
         0.5,
