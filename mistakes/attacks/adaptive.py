@@ -21,7 +21,7 @@ from torch.nn import functional
 from mistakes.artifacts import Array
 from mistakes.attacks import adversarial, saturation
 from mistakes.detectors import conformal
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks.architectures import to_unit
 from mistakes.networks.extraction import Extractor, Outputs
 
@@ -72,7 +72,7 @@ def threshold(calibration: Array, alpha: float) -> float:
 
     Raises InputError where no p-value can reach alpha, so that every attack would go undetected.
     """
-    conformal.require(alpha, len(calibration), key="adaptive.alpha")
+    conformal.require(alpha, len(calibration), "detection.alpha")
     return float(calibration[conformal.p_values(calibration, calibration) > alpha].max())
 
 
@@ -179,7 +179,7 @@ def rows(
                 expected = (
                     "an attack at least as strong as plain PGD: more steps, restarts or lambdas"
                 )
-                raise InputError("params.yaml", f"adaptive ({target})", shown, expected)
+                raise ArgumentError(f"detectors ({target})", shown, expected)
             low, high = stats.binomtest(int(undetected.sum()), len(p)).proportion_ci(
                 confidence_level, method="exact"
             )

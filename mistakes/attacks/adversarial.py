@@ -20,7 +20,7 @@ from torch import Tensor
 from mistakes.artifacts import Array
 from mistakes.attacks import adversaries
 from mistakes.attacks.saturation import Unsaturated
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError
 from mistakes.networks.architectures import to_unit
 from mistakes.networks.models import Model
 
@@ -154,17 +154,12 @@ def _perturb(
         ).contiguous()  # advertorch calls `view`, which channels_last refuses
         try:
             perturbed = adversary.perturb(x, torch.as_tensor(labels.copy()).to(device))
-        except InputError:
+        except ArgumentError:
             raise
         except Exception as error:  # code of others, with arguments of the user's
             raise adversaries.failed(attack, error) from None
     if not torch.isfinite(perturbed).all():
-        raise InputError(
-            "params.yaml",
-            f"adversarial.attacks ({attack})",
-            "NaN images",
-            "an attack that converges",
-        )
+        raise ArgumentError(f"attacks ({attack})", "NaN images", "an attack that converges")
     return perturbed.detach().cpu().numpy()
 
 
@@ -209,7 +204,7 @@ def sound(
     """
     try:
         return check(*arguments)
-    except InputError as error:
+    except ArgumentError as error:
         if not sure:
             raise
         warn(
@@ -227,9 +222,7 @@ def check_unbounded(name: str, made: Attacked, least: float) -> float:
     rate = float(made.success.mean())
     if rate < least:
         expected = f"at least {least:g}: no classifier can resist a change this large"
-        raise InputError(
-            "params.yaml", name, f"success {rate:.3f} of {len(made.success)} images", expected
-        )
+        raise ArgumentError(name, f"success {rate:.3f} of {len(made.success)} images", expected)
     return rate
 
 
@@ -274,9 +267,7 @@ def check_growth(trials: Mapping[str, Trial], significance: float) -> dict[str, 
                 f"success {after:.3f} at eps {b.eps:g}, {before:.3f} at eps {a.eps:g} ({small}), p"
                 f" = {p:.2g}"
             )
-            raise InputError(
-                "params.yaml", f"adversarial.attacks.{large}", shown, "success that grows with eps"
-            )
+            raise ArgumentError(f"attacks.{large}", shown, "success that grows with eps")
         found[f"{small}.{large}"] = after - before
     return found
 
@@ -302,13 +293,13 @@ def check_black_box(trials: Mapping[str, Trial], significance: float) -> dict[st
             expected = (
                 f"a gradient-based attack with norm {black.norm} and eps {black.eps:g} beside it"
             )
-            raise InputError("params.yaml", where, "a black-box attack alone", expected)
+            raise ArgumentError(where, "a black-box attack alone", expected)
         best = max(rivals, key=lambda other: rivals[other][1])
         rate, rival, p = rivals[best]
         if p < significance:
             shown = (
                 f"black-box success {rate:.3f}, white-box success {rival:.3f} ({best}), p = {p:.2g}"
             )
-            raise InputError("params.yaml", where, shown, "white-box attacks at least as strong")
+            raise ArgumentError(where, shown, "white-box attacks at least as strong")
         found[f"{name}.{best}"] = rival - rate
     return found

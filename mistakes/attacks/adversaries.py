@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mistakes.detectors.compat import advertorch_attacks
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError
 
 
 def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.attacks") -> None:
@@ -31,9 +31,7 @@ def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.a
     }
     if attack not in signatures:
         known = ", ".join(sorted(signatures))
-        raise InputError(
-            "params.yaml", f"{key}.attack", attack, f"a class of advertorch.attacks: {known}"
-        )
+        raise ArgumentError(f"{key}.attack", attack, f"a class of advertorch.attacks: {known}")
     takes = {
         k: p
         for k, p in signatures[attack].items()
@@ -45,7 +43,7 @@ def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.a
     for name, value in arguments.items():
         where = f"{key} ({attack}).arguments"
         if name not in takes:
-            raise InputError("params.yaml", where, name, f"one of {', '.join(takes)}")
+            raise ArgumentError(where, name, f"one of {', '.join(takes)}")
         default = takes[name].default
         counts = re.search("^(nb|n|max)_|_steps$|^levels$", name)
         kind = {bool: "true or false", str: "to be left out"}.get(
@@ -53,17 +51,14 @@ def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.a
         )
         fits = isinstance(default, bool) == isinstance(value, bool) and not isinstance(default, str)
         if not fits or not np.isfinite(value) or (counts and value != int(value)):
-            raise InputError(
-                "params.yaml", f"{where}.{name}", value, f"{kind} (its default is {default})"
-            )
+            raise ArgumentError(f"{where}.{name}", value, f"{kind} (its default is {default})")
         if name == "eps" and value < 0:
-            raise InputError("params.yaml", f"{where}.eps", value, "0 or more")
+            raise ArgumentError(f"{where}.eps", value, "0 or more")
     if missing := [name for name in required if name not in arguments]:
         may = ", ".join(name for name in takes if name not in required)
-        raise InputError(
-            "params.yaml",
-            f"{key} ({attack}).arguments lacks {', '.join(missing)}, which it needs; it may have"
-            f" {may}",
+        raise ArgumentError(
+            f"{key} ({attack}).arguments",
+            problem=f"lacks {', '.join(missing)}, which it needs; it may have {may}",
         )
 
 
@@ -94,10 +89,10 @@ def eps(attack: str, arguments: Mapping[str, float]) -> float | None:
     return arguments.get("eps", default)
 
 
-def failed(attack: str, error: Exception) -> InputError:
+def failed(attack: str, error: Exception) -> ArgumentError:
     """Return the refusal of an attack that raised ``error``, with what its class takes."""
     told = str(error).strip() or traceback.extract_tb(error.__traceback__)[-1].line or ""
     reason = f"{type(error).__name__}: {told.splitlines()[0][:200] if told else ''}"
     needs = f"{attack}{inspect.signature(getattr(advertorch_attacks(), attack))}"
-    said = f"adversarial.attacks: {attack} fails with these arguments ({reason}); it is {needs}"
-    return InputError("params.yaml", said)
+    said = f"{attack} fails with these arguments ({reason}); it is {needs}"
+    return ArgumentError("attacks", problem=said)

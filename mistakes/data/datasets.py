@@ -8,7 +8,7 @@ import numpy as np
 
 from mistakes.artifacts import Array, load_arrays, load_json
 from mistakes.data import formats, splitting
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 
 SPLITS = ("fit", "val", "cal", "test")
 
@@ -111,13 +111,11 @@ def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, L
             expected = (
                 f"names or numbers among {', '.join(f'{i} {name}' for i, name in enumerate(names))}"
             )
-            raise InputError("params.yaml", "images.novel_classes", one, expected)
+            raise ArgumentError("novel_classes", one, expected)
     out = {names.index(one) if isinstance(one, str) else one for one in classes}
     kept = [number for number in range(len(names)) if number not in out]
     if len(kept) < 2:
-        raise InputError(
-            "params.yaml", "images.novel_classes", list(classes), "at least two classes to be left"
-        )
+        raise ArgumentError("novel_classes", list(classes), "at least two classes to be left")
     renumbered = np.full(len(names), -1)
     renumbered[kept] = np.arange(len(kept))
 
@@ -183,12 +181,7 @@ def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> 
     if dataset.splits is not None:
         return dict(dataset.splits)
     if dataset.test is None and test is None:
-        raise InputError(
-            "params.yaml",
-            "images.test",
-            None,
-            "a number, since the data set has no test set of its own",
-        )
+        raise ArgumentError("test", None, "a number, since the data set has no test set of its own")
     train, held, from_train = (
         dataset.train,
         dataset.val,
@@ -208,7 +201,7 @@ def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> 
     else:
         tests = dataset.test if test is None else _some(dataset.test, test, seed)
     if test is not None and len(tests.labels) < test:
-        raise InputError("params.yaml", "images.test", test, f"at most {len(tests.labels)} images")
+        raise ArgumentError("test", test, f"at most {len(tests.labels)} images")
     found = {"fit": fit, "val": held.take(drawn[0]), "cal": held.take(drawn[1]), "test": tests}
     _refuse_too_small(dataset, found, val, cal)
     return found
@@ -226,10 +219,10 @@ def _refuse_too_small(dataset: Dataset, found: dict[str, Labelled], val: int, ca
         sizes = np.unique(dataset.train.groups, return_counts=True)[1]
         shown = ", ".join(f"{count} {name}" for name, count in n.items())
         of = f"the training images have {len(sizes)} groups, the largest of {sizes.max()} images"
-        told = "images.test, val and cal take whole groups, which leaves too few images"
-        raise InputError("params.yaml", f"{told}: {shown} ({of})")
+        told = "whole groups leave too few images"
+        raise ArgumentError("test, val and cal", problem=f"{told}: {shown} ({of})")
     left = len(dataset.train.labels) - (0 if dataset.test else n["test"])
     expected = f"less than the {left} training images, so that some are left for fit"
     if dataset.val is not None:
         expected = f"at most the {len(dataset.val.labels)} images of raw.val"
-    raise InputError("params.yaml", "images.val + images.cal", val + cal, expected)
+    raise ArgumentError("val + cal", val + cal, expected)

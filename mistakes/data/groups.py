@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mistakes.artifacts import Array
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 
 
 def of_files(groups: str, files: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -23,16 +23,16 @@ def of_files(groups: str, files: Mapping[str, Sequence[str]]) -> dict[str, list[
     try:
         expression = re.compile(groups)
     except re.error as error:
-        raise InputError(
-            "params.yaml", f"raw.groups: {groups!r} is no regular expression ({error})"
+        raise ArgumentError(
+            "groups", problem=f"{groups!r} is not a regular expression ({error})"
         ) from None
     found = {part: [expression.search(name) for name in names] for part, names in files.items()}
     for part, matches in found.items():
         without = [name for name, match in zip(files[part], matches, strict=True) if match is None]
         if without:
-            raise InputError(
-                "params.yaml",
-                f"raw.groups: {groups!r} is not found in {len(without)} of {len(matches)} "
+            raise ArgumentError(
+                "groups",
+                problem=f"{groups!r} is not found in {len(without)} of {len(matches)} "
                 f"file names of {part}, such as {without[0]}",
             )
     return {

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mistakes.artifacts import Array
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 
 Maker = Callable[[Array, int, np.random.Generator, int], Array]
 
@@ -22,7 +22,7 @@ def draw(name: str, test: Array, count: int, patch: int, seed: int) -> Array:
 
     digits : scikit-learn's, resized; glyphs : letters in the fonts that matplotlib ships; uniform,
     gaussian : noise, pixel by pixel; inverted, patch_shuffled : test images with grey values
-    mirrored, or cut into squares of ``patch`` pixels that change places. Raises InputError where
+    mirrored, or cut into squares of ``patch`` pixels that change places. Raises ArgumentError where
     the size of the images is no multiple of ``patch``.
     """
     # each set has a stream of its own: leaving one out does not change the others
@@ -134,11 +134,8 @@ def _patch_shuffled(test: Array, count: int, generator: np.random.Generator, pat
     x = _some(test, count, generator)
     n, channels, height, width = x.shape
     if height % patch or width % patch:
-        raise InputError(
-            "params.yaml",
-            "ood.patch",
-            patch,
-            f"a divisor of {height} and {width}, the size of the images",
+        raise ArgumentError(
+            "patch", patch, f"a divisor of {height} and {width}, the size of the images"
         )
     rows, columns = height // patch, width // patch
     grid = x.reshape(n, channels, rows, patch, columns, patch).transpose(

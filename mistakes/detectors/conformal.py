@@ -5,7 +5,7 @@ calibration inputs.
 import numpy as np
 
 from mistakes.artifacts import Array
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError
 
 
 def p_values(calibration: Array, scores: Array) -> Array:
@@ -20,11 +20,17 @@ def p_values(calibration: Array, scores: Array) -> Array:
     return (1 + at_least) / (len(ordered) + 1)
 
 
-def require(
-    alpha: float, calibration: int, where: str = "params.yaml", key: str = "detection.alpha"
-) -> None:
-    """Raise InputError where no p-value of ``calibration`` images can reach ``alpha``: nothing
-    would be flagged.
+def require(alpha: float, calibration: int, argument: str = "alpha") -> None:
+    """Raise ArgumentError where no p-value of ``calibration`` images can reach ``alpha``.
+
+    Nothing would ever be flagged: the smallest p-value is 1 / (calibration + 1).
+
+    Examples
+    --------
+    >>> require(0.05, 19)
+    >>> require(0.05, 18)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    mistakes.errors.ArgumentError: alpha is 0.05, expected at least 1/19 with 18 calibration ...
     """
     if 1 / (calibration + 1) > alpha:
         least = int(np.ceil(1 / alpha)) - 1
@@ -32,4 +38,4 @@ def require(
             f"at least 1/{calibration + 1} with {calibration} calibration images ({least} images"
             " for this alpha)"
         )
-        raise InputError(where, key, alpha, expected)
+        raise ArgumentError(argument, alpha, expected)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.detectors import flows
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 
 SMALLEST_NORM = (
     1e-6  # a feature vector of zeros has no direction; it gets this norm, and so a very low density
@@ -79,7 +79,7 @@ class Preprocessing(nn.Module):
         """Fit on features (n, d); ``components`` counts principal components and is ignored by
         ``raw``.
 
-        Raises InputError where there are fewer directions with variance than ``components``, or
+        Raises ArgumentError where there are fewer directions with variance than ``components``, or
         none.
         """
         norm, u = _norm_and_direction(z)
@@ -93,9 +93,7 @@ class Preprocessing(nn.Module):
             resolved = RESOLVED**2 * float(source.square().sum(1).mean())
             varying = int((eigenvalues > max(1e-10 * float(eigenvalues[-1]), resolved)).sum())
             if components > varying:
-                raise InputError(
-                    "params.yaml", "flow.components", components, f"at most {varying}, which vary"
-                )
+                raise ArgumentError("components", components, f"at most {varying}, which vary")
             basis = _fix_signs(vectors.flip(1)[:, :components])
         fitted = cls(transform, z.shape[1], basis.shape[1] + (transform == "direction_norm"))
         fitted.mean, fitted.basis = mean.float(), basis.float()
@@ -126,17 +124,13 @@ def _refuse_constant(z: Tensor, transform: str, norm: Tensor, u: Tensor) -> None
             "features", "the square of the length of a row of fit is more than float32 holds"
         )
     if not _varies(z.double()).any():
-        raise InputError(
-            "params.yaml",
-            f"flow.transform {transform} has nothing to fit: the features do not vary",
+        raise ArgumentError(
+            "transform", problem=f"{transform} has nothing to fit: the features do not vary"
         )
     one = "length (or lengths below 1e-6)" if _varies(u.double()).any() else "direction"
     if transform == "direction_norm" and (one == "direction" or norm.double().log().std() < 1e-6):
-        raise InputError(
-            "params.yaml",
-            "flow.transform",
-            transform,
-            f"pca or raw, since all features have one {one}",
+        raise ArgumentError(
+            "transform", transform, f"pca or raw, since all features have one {one}"
         )
 
 
@@ -151,10 +145,10 @@ def _refuse_singular(y: Tensor, transform: str, components: int) -> None:
             f"only {independent} of the {m} columns that vary are linearly independent on {len(y)}"
             " rows"
         )
-        raise InputError("params.yaml", "flow.transform", transform, f"pca, since {why}")
+        raise ArgumentError("transform", transform, f"pca, since {why}")
     if independent < m:
         expected = f"at most {components - (m - independent)} with the {len(y)} rows that there are"
-        raise InputError("params.yaml", "flow.components", components, expected)
+        raise ArgumentError("components", components, expected)
 
 
 def _norm_and_direction(z: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mistakes.detectors.compat import without_pyplot
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError
 
 with without_pyplot():
     from nflows.distributions.normal import StandardNormal
@@ -57,11 +57,8 @@ def _layer(kind: str, coordinates: int, hidden: int) -> nn.Module:
     if kind == "maf":
         return BoundedAutoregressive(coordinates, hidden_features=hidden, num_blocks=BLOCKS)
     if coordinates < 2:
-        raise InputError(
-            "params.yaml",
-            "flow.kind",
-            kind,
-            "maf, since features with one coordinate cannot be coupled",
+        raise ArgumentError(
+            "kind", kind, "maf, since features with one coordinate cannot be coupled"
         )
     mask = torch.arange(coordinates) % 2  # every second coordinate is transformed, given the others
 

@@ -14,7 +14,7 @@ from mistakes.detectors import baselines, density
 from mistakes.detectors.baselines import Baselines
 from mistakes.detectors.density import Density
 from mistakes.detectors.guard import Guard
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks.extraction import Batch, Outputs
 
 NAMES = ("guard", "nll", "joint", *baselines.NAMES)  # params.yaml may leave vim out
@@ -88,7 +88,7 @@ class Detectors:
             return own[name]
         if name not in self.baselines.names:
             known = ", ".join([*own, *self.baselines.names])
-            raise InputError("params.yaml", "adaptive.detectors", name, f"one of {known}")
+            raise ArgumentError("detectors", name, f"one of {known}")
         return lambda o: self.baselines.score_tensors(o.features, o.logits, [name])[name]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mistakes.artifacts import Array, load_tensors, save_tensors
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _resnet18(a: Architecture) -> nn.Module:
 
     net = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=a.classes)
     if a.width != 64:
-        raise InputError("params.yaml", "width", a.width, "64 for resnet18")
+        raise ArgumentError("width", a.width, "64 for resnet18")
     net.conv1 = nn.Conv2d(a.channels, 64, 3, padding=1, bias=False)
     net.maxpool = nn.Identity()
     return net

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from mistakes.artifacts import save_tensors
 from mistakes.data.logits import GONE
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import programs
 from mistakes.networks.arguments import WEIGHTS
 
@@ -181,9 +181,10 @@ def build(description: Description) -> nn.Module:
     """
     source, arguments = description["source"], description["arguments"]
     if source == "entrypoint":
-        name, function = description["entrypoint"], _function(description["entrypoint"])
+        key, name = "entrypoint", description["entrypoint"]
+        function = _function(name)
     else:
-        name, function = description["name"], _library(source)
+        key, name, function = "name", description["name"], _library(source)
         # whatever a file says: nothing is fetched or unpickled
         arguments = {k: v for k, v in arguments.items() if k not in WEIGHTS}
         arguments |= {"weights": None} if source == "torchvision" else {"pretrained": False}
@@ -191,15 +192,12 @@ def build(description: Description) -> nn.Module:
     try:
         net = function(**arguments)
     except Exception as error:  # code of others
-        raise InputError(
-            "params.yaml", f"{source} {name}", _reason(error), "a function that builds a network"
+        raise ArgumentError(
+            key, f"{name} ({_reason(error)})", "a function that builds a network"
         ) from None
     if not isinstance(net, nn.Module):
-        raise InputError(
-            "params.yaml",
-            f"{source} {name}",
-            type(net).__name__,
-            "a function that returns an nn.Module",
+        raise ArgumentError(
+            key, f"{name} ({type(net).__name__})", "a function that returns an nn.Module"
         )
     # else torch's transformer layers, where no gradient is wanted, pass their own submodules by,
     # which may be ``layer``
@@ -213,9 +211,7 @@ def _function(entrypoint: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # the module's own code runs
         expected = "package.module:function, importable from the project's folder"
-        raise InputError(
-            "params.yaml", "entrypoint", f"{entrypoint} ({_reason(error)})", expected
-        ) from None
+        raise ArgumentError("entrypoint", f"{entrypoint} ({_reason(error)})", expected) from None
 
 
 def _library(source: str) -> Any:
@@ -226,9 +222,7 @@ def _library(source: str) -> Any:
     try:
         import timm
     except ImportError:
-        raise InputError(
-            "params.yaml", "source", source, "timm installed: pip install -e '.[timm]'"
-        ) from None
+        raise ArgumentError("source", source, "timm installed: pip install -e '.[timm]'") from None
     return timm.create_model
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mistakes.artifacts import Array, load_arrays
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import layers
 from mistakes.networks.architectures import Classifier, to_unit
 from mistakes.networks.models import Model
@@ -95,9 +95,7 @@ class Extractor:
         for key, node in [("layer", self._node), *(("early", block) for block in self._blocks)]:
             if not layers.known(node, nodes):
                 expected = f"penultimate or one of {', '.join(nodes)}"
-                raise InputError(
-                    "params.yaml", f"features.{key}", layer if key == "layer" else node, expected
-                )
+                raise ArgumentError(f"{key}", layer if key == "layer" else node, expected)
         wanted = list(dict.fromkeys([self._node, *self._blocks, self._logits]))
         # own networks get images as torch lays them out: they may use ``view``
         layout = {"memory_format": torch.channels_last} if isinstance(model, Classifier) else {}

@@ -5,15 +5,15 @@ read by nothing.
 import numpy as np
 
 from mistakes.artifacts import Array
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError
 
 
 def given(labels: Array, number: int | str, seed: int) -> Array:
     """Return the positions, int64 (m,), ascending, of the images whose labels a training may read.
 
     labels : int (n,). number : ``all``, or how many: a share of each class as large as its share of
-    the images (largest remainder), and at least one image. Raises InputError where there are fewer
-    images, or more classes.
+    the images (largest remainder), and at least one image. Raises ArgumentError where there are
+    fewer images, or more classes.
     """
     if number == "all":
         return np.arange(len(labels))
@@ -23,7 +23,7 @@ def given(labels: Array, number: int | str, seed: int) -> Array:
         expected = (
             f"all, or {len(classes)} (one of each class) to {len(labels)} (the images of fit)"
         )
-        raise InputError("params.yaml", "labels of the classifier", m, expected)
+        raise ArgumentError("labels", m, expected)
     exact = counts * m / len(labels)
     shares = np.maximum(exact.astype(int), 1)
     while (

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError
 from mistakes.networks.external import Archive
 
 Layout = Mapping[
@@ -174,15 +174,15 @@ def channels_first(part: Tensor, name: str, layout: Layout) -> Tensor:
             else f"a {type(part).__name__}"
         )
         expected = "a tensor with a row for each image is needed"
-        raise InputError(
-            "params.yaml", f"layer {name.removeprefix('net.')} gives {shown}; {expected}"
+        raise ArgumentError(
+            "layer", problem=f"{name.removeprefix('net.')} gives {shown}; {expected}"
         )
     found = kind(part, layout)
     if found == "unknown":
         a, b = part.shape[1:]
-        raise InputError(
-            "params.yaml",
-            f"layer {name.removeprefix('net.')} gives {a} x {b} numbers for an image, and the"
+        raise ArgumentError(
+            "layer",
+            problem=f"{name.removeprefix('net.')} gives {a} x {b} numbers for an image, and the"
             " network does not show which of them are channels: the entry of the classifier says"
             f" it by the key tokens, class (the first of {a} tokens), mean (of all {a} tokens) or"
             " maps (the first axis is the channels)",

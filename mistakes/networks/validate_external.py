@@ -12,7 +12,7 @@ from torch import Tensor
 from mistakes.artifacts import Array, load_arrays, save_tensors, save_text
 from mistakes.data import agreement, precomputed
 from mistakes.data import logits as forms
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import external, layers, programs
 from mistakes.networks.architectures import to_unit
 
@@ -34,16 +34,13 @@ def take(
     }
     channels = images.shape[1]
     if entry["channels"] != channels and (channels, entry["channels"]) != (1, 3):
-        raise InputError(
-            "params.yaml", f"{where}.channels", entry["channels"], f"{channels}, as the images have"
+        raise ArgumentError(
+            f"{where}.channels", entry["channels"], f"{channels}, as the images have"
         )
     for key in ("mean", "std"):
         if len(entry[key]) != entry["channels"]:
-            raise InputError(
-                "params.yaml",
-                f"{where}.{key}",
-                entry[key],
-                f"{entry['channels']} numbers, one a channel",
+            raise ArgumentError(
+                f"{where}.{key}", entry[key], f"{entry['channels']} numbers, one a channel"
             )
     description |= {"colour": entry["channels"] != channels, "classes": classes}
     x = to_unit(images[: 2 * _TRIED])
@@ -75,7 +72,7 @@ def _code(
             shown = ", ".join(
                 layer.removeprefix("net.") for layer in there if layer.startswith("net.")
             )
-            raise InputError("params.yaml", f"{where}.{key}", name, f"one of {shown}")
+            raise ArgumentError(f"{where}.{key}", name, f"one of {shown}")
     return model
 
 
@@ -179,9 +176,7 @@ def _logits(
         output = list(parts)[output]
     if output is not None and output not in parts:
         there = ", ".join(map(str, parts)) or "null, since there is one output"
-        raise InputError(
-            "params.yaml", f"{where}.output", output, f"one of what the network returns: {there}"
-        )
+        raise ArgumentError(f"{where}.output", output, f"one of what the network returns: {there}")
     logits = found if output is None else parts[output]
     if not isinstance(logits, Tensor):
         raise InputError(
@@ -231,7 +226,7 @@ def _check(model: external.Custom, where: str, x: Tensor) -> None:
             f"mean or null: the layer gives {tuple(features.shape[1:])} for an image, no list of"
             " tokens"
         )
-        raise InputError("params.yaml", f"{where}.tokens", "class", expected)
+        raise ArgumentError(f"{where}.tokens", "class", expected)
     if is_tokens:
         what = f"the {layout['tokens']} token" if features.dim() == 3 else "the mean"
         print(

@@ -21,7 +21,7 @@ from mistakes.data import logits
 from mistakes.detectors import conformal, density, guard
 from mistakes.detectors.density import Density
 from mistakes.detectors.guard import Guard
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import extraction, models
 from mistakes.networks.extraction import Batch, Extractor
 
@@ -91,7 +91,10 @@ class Deployed:
         (alpha,) = _numbers([params.get("alpha", self.form.alpha)], "alpha").tolist()
         if not 0 < alpha < 1:
             raise InputError("guard", "alpha", alpha, "more than 0 and less than 1")
-        conformal.require(alpha, len(self.calibration), "guard", "alpha")
+        try:
+            conformal.require(alpha, len(self.calibration))
+        except ArgumentError as error:
+            raise InputError("guard", str(error)) from None
         return float(alpha)
 
     def _seen(self, inputs: Any, extractor: Extractor) -> Batch:

@@ -18,7 +18,7 @@ from pictures import idx
 from mistakes import artifacts
 from mistakes.config import params, refusals
 from mistakes.data import datasets, download
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 
 
 @pytest.fixture
@@ -389,12 +389,10 @@ def test_fashion_mnist_files_are_read_and_split_without_overlap(
     }
     indices = np.concatenate([part.indices for part in parts.values()])
     assert len(set(indices)) == 80
-    with pytest.raises(
-        InputError, match="images.val \\+ images.cal is 60, expected less than the 60"
-    ):
+    with pytest.raises(ArgumentError, match="val \\+ cal is 60, expected less than the 60"):
         datasets.split(dataset, 30, 30, None, 0)
     idx(tmp_path / "t10k-labels-idx1-ubyte.gz", arrays["t10k"][1][:-1])
-    with pytest.raises(InputError, match="test labels is 19, expected 20"):
+    with pytest.raises(ArgumentError, match="test labels is 19, expected 20"):
         datasets.read("fashion_mnist", tmp_path)
 
 

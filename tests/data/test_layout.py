@@ -133,7 +133,7 @@ def test_val_of_three_splits_gives_val_and_cal_and_what_is_left_joins_fit(
     assert sorted(loaded("test", "indices")) == list(range(20, 26))
     settings({"val": 6, "test": None})
     line = stage("images", "data/raw", "data/no", refused=True)
-    assert "images.val + images.cal is 9, expected at most the 8 images of raw.val" in line
+    assert "val + cal is 9, expected at most the 8 images of raw.val" in line
     as_folder(tmp_path / "two", below("train", GOOD) | below("val", val))
     settings({"test": 4}, train="two", val="two/val")  # test is drawn from train then
     stage("raw", "data/raw1")
@@ -142,7 +142,7 @@ def test_val_of_three_splits_gives_val_and_cal_and_what_is_left_joins_fit(
     settings({"test": None}, val="own/test", train="own/train")  # by hand
     assert "own/test: 2 classes: bird (3), cat (3)" in stage("raw", "data/raw2")
     line = stage("images", "data/raw2", "data/no", refused=True)
-    assert "images.test is None, expected a number" in line
+    assert "test is None, expected a number" in line
 
 
 @pytest.mark.parametrize(
@@ -486,11 +486,11 @@ def test_no_group_stands_in_two_splits(tmp_path: Path, stage: Stages, by: str) -
 @pytest.mark.parametrize(
     ("by", "words"),
     [
-        ("[", "raw.groups: '[' is no regular expression"),
+        ("[", "groups: '[' is not a regular expression"),
         (
             r"x(\d+)",
             (
-                "raw.groups: 'x(\\\\d+)' is not found in 42 of 42 file names of train, such as"
+                "groups: 'x(\\\\d+)' is not found in 42 of 42 file names of train, such as"
                 " bird/p00_0.png"
             ),
         ),
@@ -521,16 +521,13 @@ def test_a_group_in_train_and_in_test_and_too_few_groups(tmp_path: Path, stage: 
     as_folder(tmp_path / "own", PATIENTS)
     as_folder(tmp_path / "test", {"bird/p03_99.png": picture(1), "cat/p77_98.png": picture(2)})
     settings({"test": None}, test="test", groups=r"p(\d+)_")
-    assert "raw.groups: groups that stand in train and in test (1): 03" in stage(
+    assert "groups: groups that stand in train and in test (1): 03" in stage(
         "raw", "data/raw", refused=True
     )
     settings({"val": 15, "cal": 15, "test": 7}, groups=r"p(\d+)_")
     stage("raw", "data/raw")
     line = stage("images", "data/raw", "data/no", refused=True)
-    said = (
-        "images.test, val and cal take whole groups, which leaves too few images: 0 fit, 18 val, 12"
-        " cal, 12 test "
-    )
+    said = "test, val and cal: whole groups leave too few images: 0 fit, 18 val, 12 cal, 12 test "
     assert said + "(the training images have 7 groups, the largest of 6 images)" in line
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from mistakes.data import ood
 from mistakes.detectors import conformal, density
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError
 from mistakes.networks import architectures, augmentation, training
 from mistakes.statistics import resampling
 
@@ -108,7 +108,7 @@ def test_a_flow_that_diverges_says_so(features: np.ndarray, cpu: torch.device) -
 
 def test_too_many_components_are_refused(features: np.ndarray, cpu: torch.device) -> None:
     settings = density.Optimisation(1, 1, 100, 1e-3, 5.0, 0)
-    with pytest.raises(InputError, match="flow.components is 7, expected at most 6"):
+    with pytest.raises(ArgumentError, match="components is 7, expected at most 6"):
         density.fit(features, features, "maf", "pca", 7, 2, 8, settings, cpu, lambda *_, **__: None)
 
 
@@ -151,7 +151,7 @@ def test_raw_drops_columns_that_are_constant_at_any_scale(features: np.ndarray) 
             lambda z: np.column_stack([z, z]),
             "raw",
             1,
-            "flow.transform is 'raw', expected pca, since only 6 of the 12",
+            "transform is 'raw', expected pca, since only 6 of the 12",
         ),
         (
             lambda z: np.column_stack([z, z @ z[:6]]),
@@ -165,25 +165,25 @@ def test_raw_drops_columns_that_are_constant_at_any_scale(features: np.ndarray) 
             1,
             "since only 4 of the 6 columns that vary are linearly independent on 5 rows",
         ),
-        (lambda z: z[:5], "pca", 5, "flow.components is 5, expected at most 4, which vary"),
+        (lambda z: z[:5], "pca", 5, "components is 5, expected at most 4, which vary"),
         (
             lambda z: z[:5],
             "direction_norm",
             4,
-            "flow.components is 4, expected at most 3 with the 5 rows",
+            "components is 4, expected at most 3 with the 5 rows",
         ),
         (
             lambda z: np.full_like(z, 0.1),
             "raw",
             1,
-            "flow.transform raw has nothing to fit: the features do not vary",
+            "transform raw has nothing to fit: the features do not vary",
         ),
-        (lambda z: np.full_like(z, 0.1), "pca", 1, "flow.transform pca has nothing to fit"),
+        (lambda z: np.full_like(z, 0.1), "pca", 1, "transform pca has nothing to fit"),
         (
             lambda z: np.full_like(z, 0.1),
             "direction_norm",
             1,
-            "flow.transform direction_norm has nothing to fit",
+            "transform direction_norm has nothing to fit",
         ),
         (
             lambda z: 1 + z[:, :1],
@@ -211,14 +211,14 @@ def test_raw_drops_columns_that_are_constant_at_any_scale(features: np.ndarray) 
 def test_features_without_a_density_are_refused(
     change, transform, components, words, features
 ) -> None:
-    with pytest.raises(InputError, match=words) as caught:
+    with pytest.raises(ArgumentError, match=words) as caught:
         fit_flow(change(features).astype(np.float32), transform, components)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["realnvp", "spline"])
 def test_one_coordinate_cannot_be_coupled(kind: str, features: np.ndarray) -> None:
-    with pytest.raises(InputError, match=f"flow.kind is '{kind}', expected maf"):
+    with pytest.raises(ArgumentError, match=f"kind is '{kind}', expected maf"):
         fit_flow(features[:, :1], "raw", 1, kind)
 
 
@@ -268,7 +268,7 @@ def test_false_alarms_keep_the_bound_at_small_n(
 
 def test_alpha_too_small_for_the_calibration_set_is_refused() -> None:
     conformal.require(0.05, 19)
-    with pytest.raises(InputError, match="detection.alpha is 0.05, expected at least 1/19"):
+    with pytest.raises(ArgumentError, match="alpha is 0.05, expected at least 1/19"):
         conformal.require(0.05, 18)
 
 
@@ -309,7 +309,7 @@ def test_shuffled_images_keep_their_pixels_and_bad_patches_are_refused(
     assert {
         shuffled[0, :, i : i + 4, j : j + 4].tobytes() for i in (0, 4) for j in (0, 4)
     } == corners
-    with pytest.raises(InputError, match="ood.patch is 3, expected a divisor of 8"):
+    with pytest.raises(ArgumentError, match="patch is 3, expected a divisor of 8"):
         ood.draw("patch_shuffled", test, 5, 3, 0)
 
 
@@ -395,7 +395,7 @@ def test_saved_classifier_rebuilds_itself_with_its_features(
         batch.logits, abs=1e-4
     )
     with pytest.raises(
-        InputError, match="features.layer is 'nowhere', expected penultimate or one of .*net"
+        ArgumentError, match="layer is 'nowhere', expected penultimate or one of .*net"
     ):
         Extractor(loaded, "nowhere", None, cpu)
     early = {"small_cnn": [16, 32, 64], "resnet9": [32, 64, 128], "resnet18": [128, 256, 512]}

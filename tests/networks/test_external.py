@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mistakes.artifacts import load_table
 from mistakes.attacks import adversarial
 from mistakes.config import params
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import external, layers, models, validate_external
 from mistakes.networks.extraction import Extractor
 
@@ -230,11 +230,11 @@ def test_torchvision_in_colour_and_scaled_and_timm(digits, cpu, tmp_path, rng) -
 
 def test_a_wrong_layer_lists_the_layers_there_are(project, digits) -> None:
     with pytest.raises(
-        InputError, match=r"classifiers.mine.layer is 'fc', expected one of stem.0, .*, head"
+        ArgumentError, match=r"classifiers.mine.layer is 'fc', expected one of stem.0, .*, head"
     ):
         take(entrypoint(project, layer="fc"), digits[0][:9])
     with pytest.raises(
-        InputError, match=r"classifiers.mine.early is 'trunk', expected one of stem, stem.0"
+        ArgumentError, match=r"classifiers.mine.early is 'trunk', expected one of stem, stem.0"
     ):
         take(
             entrypoint(
@@ -245,7 +245,7 @@ def test_a_wrong_layer_lists_the_layers_there_are(project, digits) -> None:
     model = take(archive(project / "net.pt2", "torch_export"), digits[0][:9])
     assert layers.names(model) == ["features", "early_1", "early_2", "logits"]
     with pytest.raises(
-        InputError, match="features.layer is 'fc', expected .*features, early_1, early_2, logits"
+        ArgumentError, match="layer is 'fc', expected .*features, early_1, early_2, logits"
     ):
         Extractor(model, "fc", None, torch.device("cpu"))
 
@@ -257,10 +257,10 @@ WRONG_ENTRY = {
     ),
     "function": ({"entrypoint": "mynet:other"}, r"mynet:other \(AttributeError"),
     "form": ({"entrypoint": "mynet"}, r"classifiers.mine.entrypoint is 'mynet'"),
-    "argument": ({"arguments": {"klasses": 10}}, r"entrypoint mynet:make is TypeError.*klasses"),
+    "argument": ({"arguments": {"klasses": 10}}, r"entrypoint is mynet:make .TypeError.*klasses"),
     "no network": (
         {"entrypoint": "mynet:text", "arguments": {}},
-        r"'str', expected a function that returns an nn.Module",
+        r".str., expected a function that returns an nn.Module",
     ),
     "other weights": ({"arguments": {"classes": 10, "width": 4}}, r"weights is size mismatch for"),
     "classes": (
@@ -303,13 +303,13 @@ def test_what_does_not_fit_is_refused(case: str, project: Path, digits, monkeypa
         broken["head.bias"][3] = torch.nan
         save_file(broken, "nan.safetensors")
     changed, words = WRONG_ENTRY[case]
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         take(entrypoint(project, **changed), digits[0][:9])
 
 
 def test_colour_images_for_a_grey_network_are_refused(project: Path, rng) -> None:
     with pytest.raises(
-        InputError, match=r"classifiers.mine.channels is 1, expected 3, as the images have"
+        ArgumentError, match=r"classifiers.mine.channels is 1, expected 3, as the images have"
     ):
         take(entrypoint(project), rng.integers(0, 256, (9, 3, 8, 8), np.uint8))
 

@@ -7,7 +7,7 @@ from commands import SMOKE
 from sklearn.datasets import load_digits
 
 from mistakes.config import params
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import architectures, augmentation, label_budget, semi_supervised, training
 
 METHODS = {
@@ -57,7 +57,7 @@ def test_labels_are_a_share_of_each_class_fixed_by_the_seed(rng: np.random.Gener
     assert np.array_equal(label_budget.given(truth, "all", 0), label_budget.given(truth, 1000, 0))
     for number in (3, 1001):
         with pytest.raises(
-            InputError,
+            ArgumentError,
             match=rf"labels of the classifier is {number}, expected all, or 4 .* to 1000",
         ):
             label_budget.given(truth, number, 0)

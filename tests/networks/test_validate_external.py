@@ -22,7 +22,7 @@ from mistakes.attacks import adversarial
 from mistakes.config import params
 from mistakes.data import agreement, feature_files, logits
 from mistakes.detectors import density, guard
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import external, layers, models, validate_external
 from mistakes.networks.extraction import Extractor
 from mistakes.pipeline.runner import Run
@@ -331,7 +331,7 @@ def test_logits_are_found_among_the_outputs_wherever_the_network_is_called(
 def test_outputs_of_which_none_is_the_logits_are_listed(
     form, output, words: str, trained, digits
 ) -> None:
-    with pytest.raises(InputError, match=words) as caught:
+    with pytest.raises(ArgumentError, match=words) as caught:
         take(trained, form, digits[0][:20], output=output)
     assert "\n" not in str(caught.value)
 
@@ -856,10 +856,10 @@ def test_layers_inside_of_torch_s_transformer_are_seen_by_hooks() -> None:
 
 def test_layers_of_which_nothing_shows_the_channels_are_one_line() -> None:
     words = (
-        "layer relu gives 48 x 64 numbers for an image, .* by the key tokens, class .the first of"
+        "layer: relu gives 48 x 64 numbers for an image, .* by the key tokens, class .the first of"
         " 48 tokens., mean"
     )
-    with pytest.raises(InputError, match=words) as caught:
+    with pytest.raises(ArgumentError, match=words) as caught:
         take_picture("bare", "relu")
     assert "\n" not in str(caught.value)
     x = torch.as_tensor(pictures()).float() / 255
@@ -873,20 +873,20 @@ def test_layers_of_which_nothing_shows_the_channels_are_one_line() -> None:
         found = Extractor(model, "penultimate", None, CPU).whole(pictures(), 9).features
         assert found == pytest.approx(expected, abs=1e-5)
     with pytest.raises(
-        InputError,
+        ArgumentError,
         match=r"mine.tokens is 'class', expected mean or null: the layer gives \(8, 8, 24\)",
     ):
         take_picture("swin", "norm", tokens="class")
     with pytest.raises(
-        InputError,
+        ArgumentError,
         match=r"output of net.norm is \(8, 8, 12\), expected a tensor with a row per image",
     ):
         take_picture("tokens_first", "norm")  # 8 tokens of 8 images
     with pytest.raises(
-        InputError, match="layer x gives a tuple; a tensor with a row for each image is needed"
+        ArgumentError, match="layer x gives a tuple; a tensor with a row for each image is needed"
     ):
         layers.channels_first((x, x), "net.x", layers.MAPS)
-    with pytest.raises(InputError, match="classifiers.mine.tokens is 'first'"):
+    with pytest.raises(ArgumentError, match="classifiers.mine.tokens is 'first'"):
         entry(entrypoint="a:b", tokens="first")
 
 
@@ -1016,5 +1016,5 @@ def test_attacks_that_a_sure_network_withstands_are_warned_of(sure, digits, tmp_
         take(sure, "tensor", digits[0][:20]), digits, tmp_path / "a", strong=strong, weak=weak
     )
     assert found["weak.succeeded"] == 0 < found["strong.succeeded"]
-    assert "adversarial.attacks.weak is success 0.000 at eps 0.3" in said[1]
+    assert "attacks.weak is success 0.000 at eps 0.3" in said[1]
     assert "a classifier that is so sure can hide" in said[1]
