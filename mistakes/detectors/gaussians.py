@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mistakes.detectors.detector import InapplicableError, State
+
 VARIES = 1e-10  # in variance; float32 features resolve about 1e-14
 RESOLVED = 1e-14  # of the mean square of features: less variance is float32's own
 FEW = 5  # samples of a class up to which, this not included, it has no covariance of its own
@@ -25,14 +27,6 @@ SHOWN = 10  # classes that a sentence names
 # of the total variance of each direction, added to the covariance of each component of a fitted
 # mixture
 RIDGE = 1e-6
-
-State = dict[str, Tensor]
-
-
-class InapplicableError(ValueError):
-    """What is to be fitted has no meaning for these features or with these settings; the text says
-    why.
-    """
 
 
 def shared(z: Tensor, labels: Tensor) -> State:

@@ -60,7 +60,7 @@ class Detectors:
             {key: tensor.to(device) for key, tensor in state.items()} for state in guard.gaussians
         ]
         fitted = copy.deepcopy(self.density).to(device).requires_grad_(False)
-        return Detectors(fitted, self.baselines.to(device), guard)
+        return Detectors(fitted, copy.deepcopy(self.baselines).to(device), guard)
 
     def applicable(self, names: Sequence[str], warn: Callable[[str], None]) -> list[str]:
         """Return ``names`` of scores to be attacked without the baselines that were left out, and
@@ -89,7 +89,7 @@ class Detectors:
         if name not in self.baselines.names:
             known = ", ".join([*own, *self.baselines.names])
             raise ArgumentError("detectors", name, f"one of {known}")
-        return lambda o: self.baselines.score_tensors(o.features, o.logits, [name])[name]
+        return lambda o: self.baselines(o.features, o.logits, [name])[name]
 
 
 def table(scores: dict[str, Array], logits: Array, labels: Array) -> pd.DataFrame:

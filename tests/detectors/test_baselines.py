@@ -5,13 +5,24 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from pytorch_ood.detector import GEN, GMM, KNN, RMD, Entropy, Mahalanobis, ViM
+from pytorch_ood.detector import (
+    GEN,
+    GMM,
+    KNN,
+    RMD,
+    EnergyBased,
+    Entropy,
+    Mahalanobis,
+    MaxLogit,
+    MaxSoftmax,
+    ViM,
+)
 from scipy import special, stats
 from sklearn.covariance import EmpiricalCovariance, ledoit_wolf
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
-from mistakes.detectors import baselines, gaussians
+from mistakes.detectors import baselines, feature_based, gaussians
 from mistakes.detectors.baselines import Settings
 from mistakes.errors import InputError
 
@@ -85,6 +96,14 @@ def test_scores_of_logits_have_their_closed_forms(fitted, rng: np.random.Generat
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "library"), [("msp", MaxSoftmax), ("energy", EnergyBased), ("max_logit", MaxLogit)]
+)
+def test_scores_of_logits_are_those_of_pytorch_ood(fitted, name: str, library: type) -> None:
+    f = 5 * torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).double()
+    assert torch.equal(fitted(torch.zeros(200, 5), f, [name])[name], library.score(f))
+
+
 def test_gen_and_entropy_agree_with_pytorch_ood_until_it_clips_probabilities(fitted) -> None:
     moderate, confident = (
         torch.tensor([[a, 0.0, -1.0] for a in (x, x + 1)]).double() for x in (2.0, 25.0)
@@ -93,9 +112,7 @@ def test_gen_and_entropy_agree_with_pytorch_ood_until_it_clips_probabilities(fit
         ("gen", lambda f: 3 * GEN.score(f)),
         ("entropy", Entropy.score),
     ):  # theirs is the mean
-        ours = [
-            fitted.score_tensors(torch.zeros(2, 5), f, [name])[name] for f in (moderate, confident)
-        ]
+        ours = [fitted(torch.zeros(2, 5), f, [name])[name] for f in (moderate, confident)]
         assert ours[0].tolist() == pytest.approx(score(moderate).tolist())
         assert ours[1][0] > 1.05 * ours[1][1]  # the less confident is the more anomalous
     assert (
@@ -239,17 +256,16 @@ def test_knn_agrees_with_scikit_learn_pytorch_ood_and_the_circle(rng: np.random.
         library.predict_features(torch.as_tensor(new[0])).numpy(), rel=1e-4
     )
     isotropic = rng.normal(size=(20_000, 2)).astype(np.float32)  # directions: uniform on the circle
-    state = baselines._knn_fit(
-        baselines.Data(torch.as_tensor(isotropic).double(), torch.empty(0), torch.empty(0)),
+    none = torch.empty(0)
+    detector = feature_based.KNN().fit(
+        baselines.Data(torch.as_tensor(isotropic).double(), none, none),
         dataclasses.replace(SETTINGS, knn_k=200, knn_bank=20_000),
     )
-    distances = baselines._knn(
-        state, torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).double()
-    )
+    asked = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).double()
+    distances = detector(asked, none)
     assert distances.mean().item() == pytest.approx(2 * np.sin(np.pi * 200 / 20_001 / 2), rel=0.02)
-    assert baselines._knn(state, torch.zeros(1, 2).double()).item() == pytest.approx(
-        1
-    )  # no direction, but finite
+    nowhere = detector(torch.zeros(1, 2).double(), none)
+    assert nowhere.item() == pytest.approx(1)  # no direction, but finite
 
 
 # ViM
@@ -259,7 +275,7 @@ def test_vim_agrees_with_the_paper_s_formula_and_pytorch_ood(rng: np.random.Gene
     (z, f, labels), new = draw(2000, rng), draw(50, rng)
     found = baselines.fit(z, f, labels, SETTINGS)
     origin = -np.linalg.pinv(W) @ B
-    assert found.states["vim"]["origin"].numpy() == pytest.approx(origin, abs=1e-4)
+    assert found.detectors["vim"].origin.numpy() == pytest.approx(origin, abs=1e-4)
     x = z.astype(float) - origin
     residual = np.linalg.eigh(x.T @ x)[1][:, :3]  # the principal space has int(0.5 * 5) dimensions
     alpha = f.max(1).mean() / np.linalg.norm(x @ residual, axis=1).mean()
@@ -277,7 +293,7 @@ def test_vim_agrees_with_the_paper_s_formula_and_pytorch_ood(rng: np.random.Gene
 def test_vim_s_alpha_has_its_closed_form_on_gaussian_data(rng: np.random.Generator) -> None:
     z = (rng.normal(size=(20_000, 5)) * [9, 8, 0.5, 0.5, 0.5]).astype(np.float32)
     f = np.stack([z[:, 0], -z[:, 0]], axis=1)  # largest: |z_0|, whose mean is 9 sqrt(2 / pi)
-    alpha = baselines.fit(z, f, rng.integers(0, 2, 20_000), SETTINGS).states["vim"]["alpha"].item()
+    alpha = baselines.fit(z, f, rng.integers(0, 2, 20_000), SETTINGS).detectors["vim"].alpha.item()
     assert alpha == pytest.approx(9 * np.sqrt(2 / np.pi) / (0.5 * stats.chi(3).mean()), rel=0.02)
 
 
@@ -347,11 +363,9 @@ def test_every_score_has_the_gradient_that_finite_differences_show(
     z, f, _ = draw(4, rng)
     z64, f64 = (torch.as_tensor(x).double().requires_grad_() for x in (z, f))
     for name in baselines.NAMES:
-        assert torch.autograd.gradcheck(
-            lambda x, y, n=name: fitted.score_tensors(x, y, [n])[n], (z64, f64)
-        ), name
+        assert torch.autograd.gradcheck(lambda x, y, n=name: fitted(x, y, [n])[n], (z64, f64)), name
         gradients = torch.autograd.grad(
-            fitted.score_tensors(z64, f64, [name])[name].sum(), (z64, f64), allow_unused=True
+            fitted(z64, f64, [name])[name].sum(), (z64, f64), allow_unused=True
         )
         assert any(g is not None and g.abs().sum() > 0 for g in gradients), name
 
@@ -364,9 +378,7 @@ def test_tensors_of_either_precision_score_as_arrays_do_in_any_batches(
     assert tuple(whole) == baselines.NAMES
     for kind in (torch.float32, torch.float64):
         for rows in (slice(0, 200), slice(1000, 1203)):
-            some = fitted.score_tensors(
-                torch.as_tensor(z[rows]).to(kind), torch.as_tensor(f[rows]).to(kind)
-            )
+            some = fitted(torch.as_tensor(z[rows]).to(kind), torch.as_tensor(f[rows]).to(kind))
             for name, scores in some.items():
                 assert scores.numpy() == pytest.approx(whole[name][rows], rel=1e-6, abs=1e-9), name
     assert {
@@ -387,7 +399,7 @@ def test_a_saved_file_scores_the_same_and_a_seed_gives_the_same_bytes(
     for name, scores in fitted.score(z, f).items():
         assert np.array_equal(loaded.score(z, f)[name], scores)
     moved = loaded.to(torch.device("meta"))
-    assert {t.device.type for state in moved.states.values() for t in state.values()} == {"meta"}
+    assert {tensor.device.type for tensor in moved.buffers()} == {"meta"}
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path) -> None:
@@ -433,9 +445,8 @@ def test_a_baseline_that_gives_no_numbers_is_left_out(
     monkeypatch, rng: np.random.Generator
 ) -> None:
     data = draw(100, rng)
-    fit_knn, score = baselines._DETECTORS["knn"]
-    broken = (fit_knn, lambda state, z, f: score(state, z, f) / 0)
-    monkeypatch.setitem(baselines._DETECTORS, "knn", broken)
+    right = feature_based.KNN.forward
+    monkeypatch.setattr(feature_based.KNN, "forward", lambda self, z, f: right(self, z, f) / 0)
     found, costs = baselines.measure(*data, SETTINGS, *data[:2])
     assert found.left_out == {"knn": "it gives inf for an image of cal"}
     assert "knn" not in found.names

@@ -58,7 +58,7 @@ def test_labels_are_a_share_of_each_class_fixed_by_the_seed(rng: np.random.Gener
     for number in (3, 1001):
         with pytest.raises(
             ArgumentError,
-            match=rf"labels of the classifier is {number}, expected all, or 4 .* to 1000",
+            match=rf"labels is {number}, expected all, or 4 .* to 1000",
         ):
             label_budget.given(truth, number, 0)
 

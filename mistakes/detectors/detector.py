@@ -1,0 +1,69 @@
+"""What every baseline is: a module with ``fit`` and ``forward`` that keeps what it learned."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The baselines' part of the section ``detectors`` of params.yaml, explained there."""
+
+    seed: int
+    gen_gamma: float
+    gen_largest: int | None
+    gmm_components: int
+    gmm_principal: int
+    knn_k: int
+    knn_bank: int
+    vim_share: float | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """What baselines are fitted on.
+
+    z : features, float64 (n, d). f : logits, float64 (n, k). labels : int64 (n,), of which some may
+    be the classifier's predictions.
+    """
+
+    z: Tensor
+    f: Tensor
+    labels: Tensor
+
+
+class InapplicableError(ValueError):
+    """What is to be fitted has no meaning for these features or settings; the text says why."""
+
+
+class Detector(nn.Module):
+    """A score of inputs by their features and logits; higher is more anomalous.
+
+    One implementation serves stored arrays and adaptive attacks: ``forward`` has a gradient. What
+    ``fit`` learns is kept as buffers, so that ``to``, ``state_dict`` and ``deepcopy`` are torch's.
+    """
+
+    def fit(self, data: Data, settings: Settings) -> Self:
+        """Learn from training data, and return the detector itself; here there is nothing to learn.
+
+        Raises InapplicableError where the detector has no meaning for these data.
+        """
+        return self
+
+    def forward(self, z: Tensor, f: Tensor) -> Tensor:
+        """Return the score, float64 (n,), of features z, float64 (n, d), and logits f (n, k)."""
+        raise NotImplementedError
+
+    def keep(self, **tensors: Tensor) -> Self:
+        """Make ``tensors`` the buffers of this detector, and return it."""
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+        return self
+
+    @property
+    def state(self) -> State:
+        """The buffers by name."""
+        return dict(self.named_buffers())
