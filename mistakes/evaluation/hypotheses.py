@@ -15,7 +15,7 @@ from scipy import stats
 from mistakes.artifacts import Array
 from mistakes.statistics import effect_sizes
 from mistakes.statistics.logistic import added_value, restricted_cubic_spline
-from mistakes.statistics.resampling import stratified_permutation
+from mistakes.statistics.resampling import Permuted, stratified_permutation
 from mistakes.statistics.trend import DECILES, cochran_armitage, quantile_bins, rate_ratio
 
 LEAST = 2  # members that each group must have to be tested
@@ -109,13 +109,9 @@ class Settings:
 def test(
     hypothesis: str, name: str, family: str, kind: str, sample: Sample, settings: Settings
 ) -> Result:
-    """Test one hypothesis on one set.
+    """Test one hypothesis on one set by the test ``kind``, one of TESTS.
 
-    kind : ``permutation``; ``permutation_paired`` (sign flips);
-    ``permutation_within_predicted_class``; ``permutation_within_confidence_bins`` (does the density
-    say more than the confidence?); ``cochran_armitage`` (does the error rate fall over the deciles
-    of log-density? Sample: failures and successes of one set of images). Where a group has fewer
-    than 2 members there is no evidence: p is 1, A12 0.5 within [0, 1].
+    Where a group has fewer than 2 members there is no evidence: p is 1, A12 0.5 within [0, 1].
     """
     f, s = sample.failures.scores, sample.successes.scores
     labels: dict[str, Any] = {
@@ -127,113 +123,174 @@ def test(
         "n_success": len(s),
     }
     if min(len(f), len(s)) < LEAST:
-        return Result(
-            **labels,
-            difference=0.0,
-            a12=0.5,
-            a12_low=0.0,
-            a12_high=1.0,
-            a12_null_sd=None,
-            p=1.0,
-            second_test=_SECOND[kind],
-            p_second=1.0,
-        )
+        nothing: dict[str, Any] = {"difference": 0.0, "a12": 0.5, "a12_low": 0.0, "a12_high": 1.0}
+        nothing |= {"a12_null_sd": None, "p": 1.0, "second_test": SECOND[kind], "p_second": 1.0}
+        return Result(**labels, **nothing)
     # each test draws from a stream of its own, so that adding a hypothesis changes no other
     rng = np.random.default_rng([settings.seed, *f"{hypothesis}.{name}".encode()])
-    strata = _STRATA[kind](sample, settings.bins) if kind in _STRATA else np.zeros(len(f) + len(s))
+    found = TESTS[kind](sample, settings, rng)
+    strata = np.zeros(len(f) + len(s)) if found.strata is None else found.strata
     parts = effect_sizes.parts_of(strata[: len(f)], strata[len(f) :])
-    difference, p = _TESTS[kind](sample, strata, settings.resamples, rng)
-    shown = parts if kind in _STRATA else effect_sizes.WHOLE  # the effect of what is tested
-    paired = kind == "permutation_paired"
     a12, low, high = effect_sizes.a12(
-        f, s, shown, paired, settings.bootstrap, settings.confidence_level, rng
+        f,
+        s,
+        effect_sizes.WHOLE if found.strata is None else parts,  # the effect of what is tested
+        kind == "permutation_paired",
+        settings.bootstrap,
+        settings.confidence_level,
+        rng,
     )
     return Result(
         **labels,
-        difference=difference,
+        difference=found.difference,
         a12=a12,
         a12_low=low,
         a12_high=high,
-        p=p,
-        second_test=_SECOND[kind],
+        p=found.p,
+        second_test=SECOND[kind],
         a12_null_sd=effect_sizes.a12_null_sd(len(f), len(s), parts),
-        **_second(kind, sample, settings.confidence_level),
+        p_second=found.p_second,
+        p_ks=found.p_ks,
+        **found.effects,
     )
 
 
-def _classes(sample: Sample, _bins: int) -> Array:
-    return sample.pooled("classes")
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a test found, and what it found it by.
+
+    difference : mean -log p of failures minus that of successes, nats, within strata where so
+    tested. null : the statistic under the null, (resamples,); None where p has a closed form.
+    strata : (n,) of the pooled images, within which labels were permuted. p_second : of SECOND.
+    effects : the effect sizes that belong to the test, by the columns of Result.
+    """
+
+    difference: float
+    p: float
+    null: Array | None
+    p_second: float
+    effects: dict[str, Any]
+    strata: Array | None = None
+    p_ks: float | None = None
 
 
-def _confidence_bins(sample: Sample, bins: int) -> Array:
-    return quantile_bins(sample.pooled("msp"), bins)
+def permutation(sample: Sample, settings: Settings, rng: np.random.Generator) -> Evidence:
+    """Test whether the mean -log p of failures is larger, with all labels permuted.
 
-
-def _mean_difference(x: Array, y: Array, axis: int = -1) -> Array:
-    return x.mean(axis=axis) - y.mean(axis=axis)
-
-
-def _plain(
-    sample: Sample, _strata: Array, resamples: int, rng: np.random.Generator
-) -> tuple[float, float]:
+    Next to it Mann and Whitney's U, Kolmogorov and Smirnov's test, and Hodges and Lehmann's shift.
+    """
+    f, s = sample.failures.scores, sample.successes.scores
     found = stats.permutation_test(
-        (sample.failures.scores, sample.successes.scores),
-        _mean_difference,
-        vectorized=True,
-        n_resamples=resamples,
-        batch=500,
-        alternative="greater",
-        rng=rng,
+        (f, s), _mean_difference, permutation_type="independent", **_resampled(settings, rng)
     )
-    return float(found.statistic), float(found.pvalue)
+    return Evidence(
+        difference=float(found.statistic),
+        p=float(found.pvalue),
+        null=found.null_distribution,
+        p_second=_mann_whitney(f, s),
+        p_ks=float(stats.ks_2samp(f, s, alternative="less", method="asymp").pvalue),
+        effects=_shift(*effect_sizes.hodges_lehmann(f, s, settings.confidence_level)),
+    )
 
 
-def _paired(
-    sample: Sample, _strata: Array, resamples: int, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Flip the sign of each pair's difference: under the null its members are exchangeable."""
+def permutation_paired(sample: Sample, settings: Settings, rng: np.random.Generator) -> Evidence:
+    """Flip the sign of each pair's difference: under the null its members are exchangeable.
+
+    Next to it Wilcoxon's signed-rank test, and the shift of the pairs.
+    """
+    f, s = sample.failures.scores, sample.successes.scores
 
     def mean(difference: Array, axis: int = -1) -> Array:
         return difference.mean(axis=axis)
 
     found = stats.permutation_test(
-        (sample.failures.scores - sample.successes.scores,),
-        mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=resamples,
-        batch=500,
-        alternative="greater",
-        rng=rng,
+        (f - s,), mean, permutation_type="samples", **_resampled(settings, rng)
     )
-    return float(found.statistic), float(found.pvalue)
+    # where no pair differs, scipy's p is NaN
+    p_second = stats.wilcoxon(f, s, alternative="greater").pvalue if (f != s).any() else 1.0
+    return Evidence(
+        difference=float(found.statistic),
+        p=float(found.pvalue),
+        null=found.null_distribution,
+        p_second=float(p_second),
+        effects=_shift(*effect_sizes.hodges_lehmann_paired(f - s, settings.confidence_level)),
+    )
 
 
-def _within(
-    sample: Sample, strata: Array, resamples: int, rng: np.random.Generator
-) -> tuple[float, float]:
-    return stratified_permutation(sample.pooled("scores"), sample.failed, strata, resamples, rng)
+def permutation_within_predicted_class(
+    sample: Sample, settings: Settings, rng: np.random.Generator
+) -> Evidence:
+    """Permute labels among images of one predicted class only.
+
+    Next to it Mann and Whitney's U and the shift, over all classes together.
+    """
+    f, s = sample.failures.scores, sample.successes.scores
+    strata = sample.pooled("classes")
+    found = _within(sample, strata, settings, rng)
+    return Evidence(
+        difference=found.statistic,
+        p=found.pvalue,
+        null=found.null,
+        strata=strata,
+        p_second=_mann_whitney(f, s),
+        effects=_shift(*effect_sizes.hodges_lehmann(f, s, settings.confidence_level)),
+    )
 
 
-def _trend(
-    sample: Sample, _strata: Array, _resamples: int, _rng: np.random.Generator
-) -> tuple[float, float]:
-    difference = float(_mean_difference(sample.failures.scores, sample.successes.scores))
-    return difference, cochran_armitage(sample.pooled("scores"), sample.failed)
+def permutation_within_confidence_bins(
+    sample: Sample, settings: Settings, rng: np.random.Generator
+) -> Evidence:
+    """Permute labels among images of like confidence: does the density say more than that?
+
+    Next to it a likelihood-ratio test and the odds ratio of the standardised -log p, in a logistic
+    regression that knows a flexible function of the confidence's logit.
+    """
+    strata = quantile_bins(sample.pooled("msp"), settings.bins)
+    found = _within(sample, strata, settings, rng)
+    confidence = np.clip(-sample.pooled("msp"), RESOLUTION, 1 - RESOLUTION)
+    known = restricted_cubic_spline(np.log(confidence / (1 - confidence)))
+    scores = sample.pooled("scores")
+    p_second, odds = _odds(
+        known, scores / (scores.std() or 1.0), sample.failed, settings.confidence_level
+    )
+    return Evidence(
+        difference=found.statistic,
+        p=found.pvalue,
+        null=found.null,
+        strata=strata,
+        p_second=p_second,
+        effects=odds,
+    )
 
 
-_TESTS: dict[str, Callable[[Sample, Array, int, np.random.Generator], tuple[float, float]]] = {
-    "permutation": _plain,
-    "permutation_paired": _paired,
-    "permutation_within_predicted_class": _within,
-    "permutation_within_confidence_bins": _within,
-    "cochran_armitage": _trend,
+def trend(sample: Sample, settings: Settings, rng: np.random.Generator) -> Evidence:
+    """Cochran and Armitage's test: does the error rate rise over the deciles of -log p?
+
+    sample : failures and successes of one set of images. Next to it a logistic regression on the
+    number of the decile, and the ratio of the extreme deciles' error rates.
+    """
+    f, s = sample.failures.scores, sample.successes.scores
+    scores, failed, level = sample.pooled("scores"), sample.failed, settings.confidence_level
+    deciles = quantile_bins(scores, DECILES).astype(float)
+    p_second, odds = _odds(np.empty((len(scores), 0)), deciles, failed, level)
+    shift = _shift(*effect_sizes.hodges_lehmann(f, s, level))
+    return Evidence(
+        difference=float(_mean_difference(f, s)),
+        p=cochran_armitage(scores, failed),
+        null=None,
+        p_second=p_second,
+        effects=shift | odds | rate_ratio(scores, failed, level),
+    )
+
+
+TESTS: dict[str, Callable[[Sample, Settings, np.random.Generator], Evidence]] = {
+    "permutation": permutation,
+    "permutation_paired": permutation_paired,
+    "permutation_within_predicted_class": permutation_within_predicted_class,
+    "permutation_within_confidence_bins": permutation_within_confidence_bins,
+    "cochran_armitage": trend,
 }
-_STRATA: dict[str, Callable[[Sample, int], Array]] = {
-    "permutation_within_predicted_class": _classes,
-    "permutation_within_confidence_bins": _confidence_bins,
-}
-_SECOND = {
+SECOND = {  # the test that stands next to each
     "permutation": "mann_whitney_u",
     "permutation_paired": "wilcoxon_signed_rank",
     "permutation_within_predicted_class": "mann_whitney_u",
@@ -242,25 +299,24 @@ _SECOND = {
 }
 
 
-def _second(kind: str, sample: Sample, confidence_level: float) -> dict[str, Any]:
-    """Return the second test, and the effect sizes that belong to it."""
-    f, s = sample.failures.scores, sample.successes.scores
-    if kind == "permutation_within_confidence_bins":
-        return _added_value(sample, confidence_level)
-    if kind == "permutation_paired":
-        p = (
-            stats.wilcoxon(f, s, alternative="greater").pvalue if (f != s).any() else 1.0
-        )  # of nothing scipy's is NaN
-        return {"p_second": float(p)} | _shift(
-            *effect_sizes.hodges_lehmann_paired(f - s, confidence_level)
-        )
-    shift = _shift(*effect_sizes.hodges_lehmann(f, s, confidence_level))
-    if kind == "cochran_armitage":
-        return shift | _trend_effects(sample, confidence_level)
-    found = {"p_second": float(stats.mannwhitneyu(f, s, alternative="greater").pvalue)} | shift
-    if kind == "permutation":
-        found["p_ks"] = float(stats.ks_2samp(f, s, alternative="less", method="asymp").pvalue)
-    return found
+def _resampled(settings: Settings, rng: np.random.Generator) -> dict[str, Any]:
+    how = {"vectorized": True, "batch": 500, "alternative": "greater"}
+    return how | {"n_resamples": settings.resamples, "rng": rng}
+
+
+def _mean_difference(x: Array, y: Array, axis: int = -1) -> Array:
+    return x.mean(axis=axis) - y.mean(axis=axis)
+
+
+def _within(
+    sample: Sample, strata: Array, settings: Settings, rng: np.random.Generator
+) -> Permuted:
+    scores, failed = sample.pooled("scores"), sample.failed
+    return stratified_permutation(scores, failed, strata, settings.resamples, rng)
+
+
+def _mann_whitney(f: Array, s: Array) -> float:
+    return float(stats.mannwhitneyu(f, s, alternative="greater").pvalue)
 
 
 def _shift(median: float, interval: effect_sizes.Interval) -> dict[str, float | None]:
@@ -270,28 +326,10 @@ def _shift(median: float, interval: effect_sizes.Interval) -> dict[str, float | 
 
 def _odds(
     known: Array, score: Array, failed: Array, confidence_level: float
-) -> dict[str, float | None]:
+) -> tuple[float, dict[str, float | None]]:
+    """Return the p-value of ``score``, added to ``known``, and its odds ratio with interval."""
     found = asdict(added_value(failed, known, score, confidence_level))
-    return {"p_second": found.pop("p")} | found
-
-
-def _added_value(sample: Sample, confidence_level: float) -> dict[str, float | None]:
-    """Regress failure on a flexible function of the confidence's logit, then on the standardised
-    -log p as well.
-    """
-    share = np.clip(-sample.pooled("msp"), RESOLUTION, 1 - RESOLUTION)
-    scores = sample.pooled("scores")
-    known = restricted_cubic_spline(np.log(share / (1 - share)))
-    return _odds(known, scores / (scores.std() or 1.0), sample.failed, confidence_level)
-
-
-def _trend_effects(sample: Sample, confidence_level: float) -> dict[str, float | None]:
-    """Regress failure on the number of the decile."""
-    scores, failed = sample.pooled("scores"), sample.failed
-    deciles = quantile_bins(scores, DECILES).astype(float)
-    return _odds(np.empty((len(scores), 0)), deciles, failed, confidence_level) | rate_ratio(
-        scores, failed, confidence_level
-    )
+    return found.pop("p"), found
 
 
 def adjusted(results: list[Result], alpha: float, smallest_a12: float) -> pd.DataFrame:

@@ -80,12 +80,10 @@ def shuffled_correctness(sample: Sample, settings: Settings) -> Control:
     scores, classes, failed = sample.pooled("scores"), sample.pooled("classes"), sample.failed
 
     def p(rng: np.random.Generator) -> float:
-        p = stratified_permutation(
-            scores, rng.permutation(failed), classes, settings.resamples, rng
-        )[1]
-        return p - rng.random() / (
-            settings.resamples + 1
-        )  # spread over its step: a p of few resamples is discrete
+        shuffled = rng.permutation(failed)
+        found = stratified_permutation(scores, shuffled, classes, settings.resamples, rng)
+        # spread over its step: a p of few resamples is discrete
+        return found.pvalue - rng.random() / (settings.resamples + 1)
 
     return _uniform("shuffled_correctness", int(failed.sum()), int((~failed).sum()), p, settings)
 

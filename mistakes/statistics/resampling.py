@@ -12,15 +12,24 @@ import numpy as np
 from mistakes.artifacts import Array
 
 
+@dataclass(frozen=True)
+class Permuted:
+    """A permutation test: its statistic, one-sided p-value, and the null distribution (B,)."""
+
+    statistic: float
+    pvalue: float
+    null: Array
+
+
 def stratified_permutation(
     scores: Array, group: Array, strata: Array, resamples: int, rng: np.random.Generator
-) -> tuple[float, float]:
+) -> Permuted:
     """Test whether scores are higher in ``group``, with labels permuted within strata only.
 
     scores : float (n,). group : bool (n,). strata : (n,). Statistic: the mean over group members of
-    their score minus the mean of the others in the same stratum. Returns it and the one-sided
-    Monte-Carlo p-value (b + 1) / (B + 1) (Phipson and Smyth 2010). Strata without both groups carry
-    no information and are left out; where none is left, the difference is 0 and p is 1.
+    their score minus the mean of the others in the same stratum. p is (b + 1) / (B + 1) (Phipson
+    and Smyth 2010). Strata without both groups carry no information and are left out; where none is
+    left, the difference is 0 and p is 1.
     """
     observed, members = 0.0, 0
     null = np.zeros(resamples)
@@ -38,10 +47,10 @@ def stratified_permutation(
         null += scale * _subset_sums(here, m, resamples, rng)
         members += m
     if members == 0:
-        return 0.0, 1.0
+        return Permuted(0.0, 1.0, null)
     # a permutation that repeats the observed labels must count, whatever the order of summation
     at_least = int((null >= observed - 1e-9 * max(1.0, abs(observed))).sum())
-    return observed / members, (at_least + 1) / (resamples + 1)
+    return Permuted(observed / members, (at_least + 1) / (resamples + 1), null / members)
 
 
 def _subset_sums(values: Array, size: int, resamples: int, rng: np.random.Generator) -> Array:

@@ -392,7 +392,7 @@ def test_fashion_mnist_files_are_read_and_split_without_overlap(
     with pytest.raises(ArgumentError, match="val \\+ cal is 60, expected less than the 60"):
         datasets.split(dataset, 30, 30, None, 0)
     idx(tmp_path / "t10k-labels-idx1-ubyte.gz", arrays["t10k"][1][:-1])
-    with pytest.raises(ArgumentError, match="test labels is 19, expected 20"):
+    with pytest.raises(InputError, match="test labels is 19, expected 20"):
         datasets.read("fashion_mnist", tmp_path)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from mistakes.data import ood
 from mistakes.detectors import conformal, density
-from mistakes.errors import ArgumentError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import architectures, augmentation, training
 from mistakes.statistics import resampling
 

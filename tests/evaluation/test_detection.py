@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from mistakes.config import params
 from mistakes.data import corruptions, datasets
 from mistakes.detectors import conformal
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 from mistakes.evaluation import (
     detection,
     differences,
@@ -666,13 +666,13 @@ def test_holding_nothing_out_changes_nothing_and_leaves_an_empty_array_of_the_ri
 @pytest.mark.parametrize("classes", [["z"], [5], [-1], ["a", "1"]])
 def test_unknown_classes_are_named_with_the_known(classes: list) -> None:
     with pytest.raises(
-        InputError, match="images.novel_classes is .*expected names or numbers among 0 a, 1 b, 2 c"
+        ArgumentError, match="novel_classes is .*expected names or numbers among 0 a, 1 b, 2 c"
     ):
         datasets.hold_out(datasets.Dataset(digits(), None, tuple("abcde")), classes)
 
 
 def test_two_classes_must_be_left() -> None:
-    with pytest.raises(InputError, match="at least two classes to be left"):
+    with pytest.raises(ArgumentError, match="at least two classes to be left"):
         datasets.hold_out(datasets.Dataset(digits(), None, tuple("abcde")), [0, 1, 2, 3, 3])
 
 

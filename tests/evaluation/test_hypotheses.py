@@ -117,8 +117,8 @@ def test_stratification_removes_a_planted_effect_of_class_composition(
     stratified = resampling.stratified_permutation(
         scores, group, strata, 999, np.random.default_rng(0)
     )
-    assert pooled[1] == 1 / 1000
-    assert stratified[1] > 0.01
+    assert pooled.pvalue == 1 / 1000
+    assert stratified.pvalue > 0.01
 
 
 def test_the_effect_that_is_shown_is_that_of_what_is_tested(rng: np.random.Generator) -> None:
@@ -150,24 +150,24 @@ def test_one_stratum_agrees_with_scipy(rng: np.random.Generator) -> None:
         rng=rng,
     )
     group = np.arange(85) < 25
-    difference, p = resampling.stratified_permutation(np.r_[f, s], group, np.zeros(85), 20_000, rng)
-    assert difference == pytest.approx(expected.statistic)
-    assert p == pytest.approx(expected.pvalue, abs=4 * np.sqrt(expected.pvalue / 20_000))
+    found = resampling.stratified_permutation(np.r_[f, s], group, np.zeros(85), 20_000, rng)
+    assert found.statistic == pytest.approx(expected.statistic)
+    assert found.pvalue == pytest.approx(expected.pvalue, abs=4 * np.sqrt(expected.pvalue / 20_000))
 
 
 def test_exact_stratified_p_on_a_case_small_enough_to_enumerate() -> None:
     scores, group = np.array([3.0, 1.0, 0.0, 5.0, 4.0]), np.array([True, False, False, True, False])
     strata = np.array([0, 0, 0, 1, 1])  # 3 x 2 arrangements, the observed one is the only largest
-    p = resampling.stratified_permutation(scores, group, strata, 60_000, np.random.default_rng(0))[
-        1
-    ]
-    assert p == pytest.approx(1 / 6, abs=0.01)
+    rng = np.random.default_rng(0)
+    found = resampling.stratified_permutation(scores, group, strata, 60_000, rng)
+    assert ((found.null >= found.statistic - 1e-9).sum() + 1) / 60_001 == found.pvalue
+    assert found.pvalue == pytest.approx(1 / 6, abs=0.01)
 
 
 def test_strata_without_both_groups_are_no_evidence(rng: np.random.Generator) -> None:
-    assert resampling.stratified_permutation(
-        np.arange(4.0), np.array([1, 1, 0, 0], bool), np.array([0, 0, 1, 1]), 9, rng
-    ) == (0.0, 1.0)
+    group, strata = np.array([1, 1, 0, 0], bool), np.array([0, 0, 1, 1])
+    found = resampling.stratified_permutation(np.arange(4.0), group, strata, 9, rng)
+    assert (found.statistic, found.pvalue) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("n", "size"), [(5, 2), (6, 3)])
@@ -550,3 +550,16 @@ def test_pairs_are_refused_where_there_are_none() -> None:
         InputError, match="hypotheses.registered.H3 .*permutation_paired for adversarial only"
     ):
         params.parse(SMOKE.replace(old, old.replace("permutation,", "permutation_paired,")))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in hypotheses.TESTS if kind != "cochran_armitage"])
+def test_a_result_carries_its_null_distribution(kind: str, rng: np.random.Generator) -> None:
+    scores = rng.normal(size=60)
+    groups = [
+        Group(part, np.zeros(30), -rng.uniform(0.5, 1, 30)) for part in (scores[:30], scores[30:])
+    ]
+    settings = hypotheses.Settings(199, 20, 0.95, 2, 0)
+    found = hypotheses.TESTS[kind](Sample(*groups), settings, rng)
+    assert found.null is not None
+    assert found.null.shape == (199,)
+    assert ((found.null >= found.difference - 1e-9).sum() + 1) / 200 == pytest.approx(found.p)
