@@ -873,20 +873,21 @@ def test_layers_of_which_nothing_shows_the_channels_are_one_line() -> None:
         found = Extractor(model, "penultimate", None, CPU).whole(pictures(), 9).features
         assert found == pytest.approx(expected, abs=1e-5)
     with pytest.raises(
-        ArgumentError,
+        (ArgumentError, InputError),
         match=r"mine.tokens is 'class', expected mean or null: the layer gives \(8, 8, 24\)",
     ):
         take_picture("swin", "norm", tokens="class")
     with pytest.raises(
-        ArgumentError,
+        (ArgumentError, InputError),
         match=r"output of net.norm is \(8, 8, 12\), expected a tensor with a row per image",
     ):
         take_picture("tokens_first", "norm")  # 8 tokens of 8 images
     with pytest.raises(
-        ArgumentError, match="layer x gives a tuple; a tensor with a row for each image is needed"
+        (ArgumentError, InputError),
+        match="layer x gives a tuple; a tensor with a row for each image is needed",
     ):
         layers.channels_first((x, x), "net.x", layers.MAPS)
-    with pytest.raises(ArgumentError, match="classifiers.mine.tokens is 'first'"):
+    with pytest.raises((ArgumentError, InputError), match="classifiers.mine.tokens is 'first'"):
         entry(entrypoint="a:b", tokens="first")
 
 
