@@ -19,10 +19,10 @@ import torch
 
 from mistakes.artifacts import Array, load_arrays, load_tensors
 from mistakes.config import params
+from mistakes.data import features
+from mistakes.data.features import Batch
 from mistakes.detectors import baselines, density, guard
 from mistakes.detectors.density import Density
-from mistakes.networks import extraction
-from mistakes.networks.extraction import Batch
 from mistakes.pipeline import environment
 
 Cost = tuple[float, float, float, float]  # seconds to fit, seconds to score, MB fitted, MB grown
@@ -91,7 +91,7 @@ def _flow(fit: Batch, val: Batch) -> Density:
 
 def whole(folder: Path) -> Batch:
     """Return stored features, read to memory."""
-    batch = extraction.load(folder)
+    batch = features.load(folder)
     early: tuple[Array, ...] = tuple(np.array(part) for part in batch.early)
     return Batch(np.array(batch.features), np.array(batch.logits), early)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from mistakes.artifacts import load_arrays, load_json, save_table
+from mistakes.data import features
 from mistakes.detectors import baselines, density, gaussians, scoring
 from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
-from mistakes.networks import extraction, label_budget
+from mistakes.networks import label_budget
 from mistakes.pipeline.runner import Run, stage
 
 
@@ -26,9 +27,9 @@ def main(
     cost.NAME.fit_seconds and so on.
     """
     training, validation, calibration = (
-        extraction.load(fit),
-        extraction.load(val),
-        extraction.load(cal),
+        features.load(fit),
+        features.load(val),
+        features.load(cal),
     )
     (truth_fit,), (truth_val,), (truth,) = (load_arrays(part, "labels") for part in (fit, val, cal))
     labels_fit = label_budget.completed(

@@ -5,9 +5,9 @@ take given ones.
 from pathlib import Path
 
 from mistakes.artifacts import load_arrays, save_arrays, save_batches
-from mistakes.data import precomputed
+from mistakes.data import features, precomputed
 from mistakes.networks import models
-from mistakes.networks.extraction import Extractor, load
+from mistakes.networks.extraction import Extractor
 from mistakes.pipeline.runner import Run, stage
 
 
@@ -21,7 +21,7 @@ def main(
     if precomputed.outputs_in(fit):
         for split in splits:
             (labels,) = load_arrays(split, "labels")
-            save_arrays(out / split.name, **load(split).arrays(), labels=labels)
+            save_arrays(out / split.name, **features.load(split).arrays(), labels=labels)
         return
     extractor = Extractor(models.load(classifier), section.layer, section.early, run.device)
     for split in splits:

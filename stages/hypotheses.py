@@ -7,7 +7,7 @@ import pandas as pd
 
 from mistakes.artifacts import save_json, save_text
 from mistakes.errors import InputError
-from mistakes.evaluation import hypotheses, negative_controls, score_table
+from mistakes.evaluation import families, hypotheses, negative_controls, score_table
 from mistakes.evaluation.hypotheses import Group, Sample
 from mistakes.pipeline.runner import Run, stage
 
@@ -74,7 +74,7 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
                         hypothesis, name, registered.family, registered.test, compared, settings
                     )
                 )
-    rows = hypotheses.adjusted(results, section.alpha, section.smallest_a12)
+    rows = families.adjusted(results, section.alpha, section.smallest_a12)
     checked = negative_controls.all_of(
         sample(mistakes, successes, False),
         train["nll"].to_numpy(),
@@ -86,7 +86,7 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
     save_json(out / "controls.json", [asdict(control) for control in checked])
     save_text(
         out / "hypotheses.md",
-        f"{hypotheses.markdown(rows)}\nNegative controls\n\n{negative_controls.markdown(checked)}",
+        f"{families.markdown(rows)}\nNegative controls\n\n{negative_controls.markdown(checked)}",
     )
     metrics = {
         f"{row['hypothesis']}.{row['set']}.{c}": row[c]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mistakes.artifacts import load_arrays, load_table
-from mistakes.data import precomputed
+from mistakes.data import features, precomputed
 from mistakes.detectors import baselines, conformal, density, scoring
 from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
@@ -40,7 +40,7 @@ def main(
     calibrated = load_table(calibration)
 
     def rows(
-        origin: str, name: str, batch: extraction.Batch, labels: np.ndarray, index: np.ndarray
+        origin: str, name: str, batch: features.Batch, labels: np.ndarray, index: np.ndarray
     ) -> pd.DataFrame:
         found = detectors.score(batch, f"{origin} inputs of {name}")
         part = scoring.table(found, batch.logits, labels)
@@ -56,7 +56,7 @@ def main(
         return part
 
     stored, (labels,), (labels_fit,) = (
-        extraction.load(test),
+        features.load(test),
         load_arrays(test, "labels"),
         load_arrays(fit, "labels"),
     )
@@ -73,7 +73,7 @@ def main(
     some = np.sort(
         np.random.default_rng(run.params.scores.seed).permutation(len(labels_fit))[: len(labels)]
     )  # as many as in test
-    parts.append(rows("fit", "fit", extraction.load(fit).take(some), labels_fit[some], some))
+    parts.append(rows("fit", "fit", features.load(fit).take(some), labels_fit[some], some))
     for kind, root in (("adversarial", adversarial), ("shifted", corruptions)):
         for folder in precomputed.folders(root):
             _, origins = load_arrays(folder, "images", "origin")

@@ -20,10 +20,11 @@ from torch.nn import functional
 
 from mistakes.artifacts import Array
 from mistakes.attacks import adversarial, saturation
+from mistakes.data.features import Outputs
+from mistakes.data.pixels import to_unit
 from mistakes.detectors import conformal
 from mistakes.errors import ArgumentError, InputError
-from mistakes.networks.architectures import to_unit
-from mistakes.networks.extraction import Extractor, Outputs
+from mistakes.networks.extraction import Extractor
 
 Target = Callable[
     [Tensor], tuple[Tensor, Tensor]

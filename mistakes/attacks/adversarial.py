@@ -20,8 +20,8 @@ from torch import Tensor
 from mistakes.artifacts import Array
 from mistakes.attacks import adversaries
 from mistakes.attacks.saturation import Unsaturated
+from mistakes.data.pixels import to_unit
 from mistakes.errors import ArgumentError
-from mistakes.networks.architectures import to_unit
 from mistakes.networks.models import Model
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mistakes.artifacts import Array
-from mistakes.networks.architectures import to_unit
+from mistakes.data.pixels import to_unit
 from mistakes.networks.models import Model
 
 # units of logit; from 17 on float32 rounds the largest probability to 1, and its gradient to 0

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from mistakes.artifacts import Array
+from mistakes.data.features import Batch, Outputs
 from mistakes.detectors import baselines, density
 from mistakes.detectors.baselines import Baselines
 from mistakes.detectors.density import Density
 from mistakes.detectors.guard import Guard
 from mistakes.errors import ArgumentError, InputError
-from mistakes.networks.extraction import Batch, Outputs
 
 NAMES = ("guard", "nll", "joint", *baselines.NAMES)  # params.yaml may leave vim out
 

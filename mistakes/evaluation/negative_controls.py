@@ -9,7 +9,8 @@ import numpy as np
 from scipy import stats
 
 from mistakes.artifacts import Array
-from mistakes.evaluation.hypotheses import LEAST, Sample, interval, number
+from mistakes.evaluation.families import interval, number
+from mistakes.evaluation.hypotheses import LEAST, Sample
 from mistakes.statistics import effect_sizes
 from mistakes.statistics.resampling import stratified_permutation
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mistakes.artifacts import Array, load_tensors, save_tensors
+from mistakes.data.pixels import to_unit
 from mistakes.errors import ArgumentError, InputError
 
 
@@ -150,12 +151,6 @@ def load(path: Path) -> Classifier:
             path, "content", str(error).splitlines()[0], "a classifier that stage classifier wrote"
         ) from None
     return model.eval().requires_grad_(False)
-
-
-def to_unit(images: Array | Tensor, device: torch.device | None = None) -> Tensor:
-    """Return uint8 images (n, c, h, w) as float32 in [0, 1], channels last."""
-    x = torch.as_tensor(images if isinstance(images, Tensor) else images.copy()).to(device)
-    return (x.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -327,9 +327,11 @@ def rebuild(tensors: dict[str, Tensor], description: Description, path: Path) ->
             f"the code of {description['entrypoint']} is not what the classifier was taken in with"
         )
         raise InputError(path, f"{changed}; mistakes repair && dvc repro takes it in again")
-    net = build(description)
     try:
+        net = build(description)
         net.load_state_dict(tensors)
+    except ArgumentError as error:
+        raise InputError(path, str(error)) from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(

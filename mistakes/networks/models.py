@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from mistakes.artifacts import Array, load_tensors
+from mistakes.data.pixels import to_unit
 from mistakes.errors import InputError
 from mistakes.networks import architectures, external
 
@@ -35,7 +36,7 @@ def differentiable(model: Model, images: Array, device: torch.device) -> bool:
     """Say whether the logits of uint8 images (n, c, h, w) have a gradient; only the first image is
     tried.
     """
-    x = architectures.to_unit(images[:1], device).requires_grad_()
+    x = to_unit(images[:1], device).requires_grad_()
     try:
         torch.autograd.grad(model(x).sum(), x)
     except RuntimeError:  # what torch says where there is none

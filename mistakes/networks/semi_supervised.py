@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mistakes.artifacts import Array
+from mistakes.data.pixels import to_unit
 from mistakes.networks import training
-from mistakes.networks.architectures import Classifier, to_unit
+from mistakes.networks.architectures import Classifier
 from mistakes.networks.augmentation import strong, weak
 from mistakes.networks.training import Schedule
 

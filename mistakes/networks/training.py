@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mistakes.artifacts import Array, load_tensors, save_tensors
-from mistakes.networks.architectures import Classifier, to_unit
+from mistakes.data.pixels import to_unit
+from mistakes.networks.architectures import Classifier
 from mistakes.networks.augmentation import weak
 
 

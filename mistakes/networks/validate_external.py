@@ -12,9 +12,9 @@ from torch import Tensor
 from mistakes.artifacts import Array, load_arrays, save_tensors, save_text
 from mistakes.data import agreement, precomputed
 from mistakes.data import logits as forms
+from mistakes.data.pixels import to_unit
 from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import external, layers, programs
-from mistakes.networks.architectures import to_unit
 
 _TRIED = 4  # images
 

@@ -17,13 +17,14 @@ import pandas as pd
 import torch
 
 from mistakes.artifacts import Array, load_arrays, load_json, save_arrays, save_json, save_text
-from mistakes.data import logits
+from mistakes.data import features, logits
+from mistakes.data.features import Batch
 from mistakes.detectors import conformal, density, guard
 from mistakes.detectors.density import Density
 from mistakes.detectors.guard import Guard
 from mistakes.errors import ArgumentError, InputError
-from mistakes.networks import extraction, models
-from mistakes.networks.extraction import Batch, Extractor
+from mistakes.networks import models
+from mistakes.networks.extraction import Extractor
 
 FILES = ("model.safetensors", "flow.safetensors", "guard.safetensors")
 
@@ -118,7 +119,7 @@ class Deployed:
         return extractor.whole(images.astype(np.uint8), self.form.batch_size)
 
     def _given(self, inputs: Any) -> Batch:
-        early = [extraction.early_name(i) for i in range(len(self.guard.widths))]
+        early = [features.early_name(i) for i in range(len(self.guard.widths))]
         widths = [self.density.form.features, len(self.form.classes), *self.guard.widths]
         found = []
         for name, width in zip(["features", "logits", *early], widths, strict=True):

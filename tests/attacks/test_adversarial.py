@@ -18,10 +18,12 @@ from torch import Tensor
 from mistakes import artifacts
 from mistakes.attacks import adaptive, adversarial, adversaries, saturation
 from mistakes.config import params
+from mistakes.data.features import Batch
+from mistakes.data.pixels import to_unit
 from mistakes.detectors import baselines, conformal, density, guard, scoring
 from mistakes.errors import ArgumentError
 from mistakes.networks import architectures, external, training
-from mistakes.networks.extraction import Batch, Extractor
+from mistakes.networks.extraction import Extractor
 from mistakes.pipeline.runner import Run
 
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
@@ -138,7 +140,7 @@ def test_minimal_l2_attack_finds_the_distance_of_a_linear_model_from_its_boundar
     )
     labels = adversarial.predict(model, images, CPU, 30)
     made = adversarial.run(model, images, labels, "DDNL2Attack", "l2", {"nb_iter": 200}, 0, CPU, 30)
-    logits, w = model(architectures.to_unit(images)), model.net[1].weight / model.std.squeeze()
+    logits, w = model(to_unit(images)), model.net[1].weight / model.std.squeeze()
     distance = ((logits[:, 0] - logits[:, 1]).abs() / (w[0] - w[1]).norm()).numpy()
     far = distance > 0.1  # where rounding to grey levels (0.016 in L2) is not all of the change
     assert far.sum() >= 10
@@ -219,7 +221,7 @@ def test_success_rates_agree_with_foolbox(system: System, kind: str, eps: float)
     made = run(system, name, "linf", eps=eps, **ours)
     model = foolbox.PyTorchModel(system.model, bounds=(0, 1), device="cpu")
     _, found, _ = theirs(
-        model, architectures.to_unit(system.images), torch.as_tensor(system.labels), epsilons=eps
+        model, to_unit(system.images), torch.as_tensor(system.labels), epsilons=eps
     )
     stored = adversarial._store(system.images, found.numpy(), "linf", eps)
     second = (adversarial.predict(system.model, stored, CPU, 500) != system.labels).mean()
@@ -558,7 +560,7 @@ def test_target_scores_as_the_pipeline_does_and_its_gradient_is_that_of_finite_d
 ) -> None:
     batch = system.extractor.whole(system.images[:50], 50)
     expected = system.detectors.score(batch)[name]
-    logits, score = system.target(name)(architectures.to_unit(system.images[:50]))
+    logits, score = system.target(name)(to_unit(system.images[:50]))
     assert logits.numpy() == pytest.approx(batch.logits, abs=1e-4)
     assert score.numpy() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
@@ -695,4 +697,4 @@ def test_unknown_detectors_are_named(system: System) -> None:
         ArgumentError,
         match="detectors is 'odin', expected one of guard, nll, joint, msp",
     ):
-        system.target("odin")(architectures.to_unit(system.images[:2]))
+        system.target("odin")(to_unit(system.images[:2]))

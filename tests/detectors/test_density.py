@@ -7,6 +7,7 @@ from scipy import stats
 from torch.nn import functional
 
 from mistakes.data import ood
+from mistakes.data.pixels import to_unit
 from mistakes.detectors import conformal, density
 from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import architectures, augmentation, training
@@ -385,7 +386,7 @@ def test_saved_classifier_rebuilds_itself_with_its_features(
     model = architectures.new(name, width, 5, images, 0).eval()
     architectures.save(model, tmp_path / "m.safetensors")
     loaded = architectures.load(tmp_path / "m.safetensors")
-    x = architectures.to_unit(images)
+    x = to_unit(images)
     assert torch.equal(model(x), loaded(x))
     batch = Extractor(loaded, "penultimate", None, cpu).whole(images, 4)
     assert batch.features.shape == (6, features)

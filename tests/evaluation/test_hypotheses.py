@@ -14,7 +14,7 @@ from scipy import stats
 
 from mistakes.config import params
 from mistakes.errors import InputError
-from mistakes.evaluation import hypotheses, negative_controls
+from mistakes.evaluation import families, hypotheses, negative_controls
 from mistakes.evaluation.hypotheses import Group, Sample
 from mistakes.statistics import effect_sizes, logistic, resampling, trend
 
@@ -375,12 +375,12 @@ def test_table_has_no_nan_and_families_share_alpha(rng: np.random.Generator) -> 
     few = hypotheses.test(
         "H1", "s", "f", "permutation", Sample(group(np.ones(1)), group(np.ones(9))), settings(0)
     )
-    table = hypotheses.adjusted([one, few], 0.05, 0.56)
+    table = families.adjusted([one, few], 0.05, 0.56)
     first, second = json.loads(json.dumps(table.to_dict("records"), allow_nan=False))
     assert first["power"] == pytest.approx(effect_sizes.power(0.56, one.a12_null_sd, 0.025))
     assert first["cliffs_delta"] == pytest.approx(2 * one.a12 - 1)
     assert (second["p"], second["a12_low"], second["a12_high"], second["power"]) == (1, 0, 1, None)
-    assert hypotheses.markdown(table).count("\n") == 4
+    assert families.markdown(table).count("\n") == 4
 
 
 # controls
@@ -502,7 +502,7 @@ def test_scores_that_all_tie_are_no_evidence(kind: str, n: int) -> None:
     side = group(np.full(n, 7.0), msp=np.full(n, -1.0))
     other = side if kind == "permutation_paired" else group(np.full(80, 7.0), msp=np.full(80, -1.0))
     found = hypotheses.test("H", "s", "f", kind, Sample(side, other), settings(0))
-    (row,) = hypotheses.adjusted([found], 0.05, 0.56).to_dict("records")
+    (row,) = families.adjusted([found], 0.05, 0.56).to_dict("records")
     json.dumps(row, allow_nan=False)
     assert (row["n"], row["p"], row["p_second"], row["a12"]) == (n, 1, 1, 0.5)
 
@@ -516,16 +516,16 @@ def test_two_on_a_side_are_tested(kind: str, m: int, n: int, rng: np.random.Gene
         Group(rng.normal(size=k), rng.integers(0, 2, k), -rng.uniform(0.5, 1, k)) for k in (m, n)
     ]
     found = hypotheses.test("H", "s", "f", kind, Sample(*sides), settings(0))
-    (row,) = hypotheses.adjusted([found], 0.05, 0.56).to_dict("records")
+    (row,) = families.adjusted([found], 0.05, 0.56).to_dict("records")
     json.dumps(row, allow_nan=False)
     assert 0 < row["p"] <= 1
     assert 0 < row["p_second"] <= 1
 
 
 def test_nothing_to_test_is_an_empty_table() -> None:
-    none = hypotheses.adjusted([], 0.05, 0.56)
+    none = families.adjusted([], 0.05, 0.56)
     assert none.to_dict("records") == []
-    assert hypotheses.markdown(none).count("\n") == 2
+    assert families.markdown(none).count("\n") == 2
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

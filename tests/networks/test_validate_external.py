@@ -884,7 +884,7 @@ def test_layers_of_which_nothing_shows_the_channels_are_one_line() -> None:
         take_picture("tokens_first", "norm")  # 8 tokens of 8 images
     with pytest.raises(
         (ArgumentError, InputError),
-        match="layer x gives a tuple; a tensor with a row for each image is needed",
+        match="layer: x gives a tuple; a tensor with a row for each image is needed",
     ):
         layers.channels_first((x, x), "net.x", layers.MAPS)
     with pytest.raises((ArgumentError, InputError), match="classifiers.mine.tokens is 'first'"):

@@ -191,7 +191,7 @@ def test_architecture_says_how_a_detector_an_attack_and_a_stage_are_added(
         path.write_text("".join(lines))
     checkout.run("python", "-m", "mistakes.pipeline.deps")
     assert (
-        "mistakes/networks"
+        "mistakes/data"
         in yaml.safe_load((checkout.folder / "dvc.yaml").read_text())["stages"]["norms"]["do"][
             "deps"
         ]

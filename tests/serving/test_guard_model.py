@@ -39,7 +39,7 @@ def test_it_says_what_the_pipeline_says(
         ("id", test_images),
         ("ood", np.load(reproduced.folder / "data/ood/sets/glyphs/images.npy")),
     ):
-        known = scores[(scores["source"] == source) & scores["set"].isin(["test", "glyphs"])]
+        known = scores[(scores["origin"] == source) & scores["set"].isin(["test", "glyphs"])]
         answer = guard.predict(images)
         assert len(known) == len(answer) > 0
         np.testing.assert_allclose(answer["p"], known["p_guard"])
