@@ -56,6 +56,7 @@ def main(
     hypotheses: Path,
     detection: Path,
     guard: Path,
+    explore: Path,
     out: Path,
 ) -> None:
     """Write out/report.html; classifiers that params.yaml does not name are left out."""
@@ -101,6 +102,7 @@ def main(
         run.params.detection,
         run.params.hypotheses,
         gallery=run.params.report.gallery,
+        explore=f"../{explore.name}/explore.html",
         comparison=(
             compared(evidence, comparison.groups(entries), run) if len(evidence) > 1 else None
         ),

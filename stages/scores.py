@@ -42,18 +42,15 @@ def main(
     def rows(
         origin: str, name: str, batch: features.Batch, labels: np.ndarray, index: np.ndarray
     ) -> pd.DataFrame:
-        found = detectors.score(batch, f"{origin} inputs of {name}")
-        part = scoring.table(found, batch.logits, labels)
-        for score in found:
-            part[f"p_{score}"] = conformal.p_values(
-                calibrated[score].to_numpy(), part[score].to_numpy()
-            )
-        part.insert(0, "origin", origin)
-        part.insert(1, "set", name)
-        part.insert(
-            2, "index", index
-        )  # of the image in its set; of the clean image in test where it comes from one
-        return part
+        found, reason = detectors.examine(batch, f"{origin} inputs of {name}")
+        place = density.place(detectors.density, batch.features)
+        known = {"origin": origin, "set": name, "index": index}
+        seen = {"reason": reason, "map_1": place[:, 0], "map_2": place[:, 1]}
+        p = {
+            f"p_{score}": conformal.p_values(calibrated[score].to_numpy(), values)
+            for score, values in found.items()
+        }
+        return pd.DataFrame(known | scoring.outcome(batch.logits, labels) | seen | found | p)
 
     stored, (labels,), (labels_fit,) = (
         features.load(test),

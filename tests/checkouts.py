@@ -25,6 +25,7 @@ class Checkout:
             for key, value in os.environ.items()
             if not key.startswith(("MLFLOW", "DVC", "GIT_"))
         }
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # sixteen stages compile the code once
         self.env |= {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "TRACKING_STRICT": "1",

@@ -37,6 +37,7 @@ class Params(Section):
     hypotheses: sections.Hypotheses
     detection: sections.Detection
     adaptive: sections.Adaptive
+    explore: sections.Explore
     report: sections.Report
 
 

@@ -259,6 +259,14 @@ class Adaptive(Section):
         return lambdas
 
 
+class Explore(Section):
+    """Stage explore: how finely it looks."""
+
+    seed: Seed
+    clusters: Count
+    neighbours: Count
+
+
 class Report(Section):
     """Stage report: what is drawn."""
 

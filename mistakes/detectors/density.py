@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -334,6 +335,19 @@ def evaluate(log_prob: Callable[[Tensor], Tensor], z: Array) -> Array:
         found = found.double()
         found[far] = wide(torch.as_tensor(z[far.numpy()]).double())
     return found.numpy()
+
+
+@torch.no_grad()
+def place(density: Density, z: Array) -> Array:
+    """Return the first two coordinates in which the flow sees features (n, d), float64 (n, 2).
+
+    For drawing only. The second is 0 where the flow has one coordinate.
+    """
+    wide = copy.deepcopy(density.preprocessing).double()
+    starts = range(0, max(1, len(z)), 10_000)
+    parts = [wide(torch.as_tensor(z[i : i + 10_000].copy()).double())[0][:, :2] for i in starts]
+    found = torch.cat(parts).numpy()
+    return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
 
 
 def save(density: Density, path: Path) -> None:

@@ -29,18 +29,25 @@ class Detectors:
     guard: Guard
 
     def score(self, batch: Batch, where: str = "scores") -> dict[str, Array]:
+        """Return the scores that ``examine`` returns, float64 (n,) each."""
+        return self.examine(batch, where)[0]
+
+    def examine(self, batch: Batch, where: str) -> tuple[dict[str, Array], Array]:
         """Return the scores NAMES, float64 (n,), of a batch of n inputs, which ``where`` names in
         errors.
+
+        And the reason of each input, text (n,): the part of the guard that is most surprised.
 
         guard : module guard. nll : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)),
         nats. The rest: module baselines. Raises InputError, naming score and row, where one is NaN
         or infinite.
         """
         log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
+        surprises = self.guard.explain(batch.early, batch.logits, log_density)
         found = self.baselines.score(batch.features, batch.logits)
         log_confidence = np.log(-found["msp"])  # MSP is minus the largest softmax probability
         scores = {
-            "guard": self.guard.score(batch.early, batch.logits, log_density),
+            "guard": surprises.max(1),
             "nll": -log_density,
             "joint": -(log_density + log_confidence),
             **found,
@@ -51,7 +58,7 @@ class Detectors:
                 raise InputError(
                     where, f"{name} of row {row}", float(values[row]), "a finite number"
                 )
-        return scores
+        return scores, np.array(self.guard.names, object)[surprises.argmax(1)]
 
     def to(self, device: torch.device) -> "Detectors":
         """Return a copy on ``device``, for attacks there."""
@@ -92,14 +99,21 @@ class Detectors:
         return lambda o: self.baselines(o.features, o.logits, [name])[name]
 
 
-def table(scores: dict[str, Array], logits: Array, labels: Array) -> pd.DataFrame:
-    """Return a row per input: label, prediction, correct, and the scores; labels of -1 are never
-    correct.
+def outcome(logits: Array, labels: Array) -> dict[str, Array]:
+    """Return label, prediction and correct, each (n,), of logits (n, k) and labels int (n,).
+
+    Labels of -1 are never correct.
+
+    Examples
+    --------
+    >>> outcome(np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([1, -1]))["correct"].tolist()
+    [True, False]
     """
     prediction = logits.argmax(1).astype(np.int64)
-    known = {
-        "label": labels.astype(np.int64),
-        "prediction": prediction,
-        "correct": prediction == labels,
-    }
-    return pd.DataFrame(known | scores)
+    found = {"label": labels.astype(np.int64), "prediction": prediction}
+    return found | {"correct": prediction == labels}
+
+
+def table(scores: dict[str, Array], logits: Array, labels: Array) -> pd.DataFrame:
+    """Return a row per input: label, prediction, correct, and the scores."""
+    return pd.DataFrame(outcome(logits, labels) | scores)

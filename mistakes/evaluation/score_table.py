@@ -9,6 +9,8 @@ index                 int64    of the input in its set; of the clean test image 
 label                 int64    0 to k - 1; -1 where the input is none of the classes
 prediction            int64    0 to k - 1
 correct               bool     prediction == label
+reason                str      the part of the guard that is most surprised, each by its share
+map_1, map_2          float64  the first two coordinates in which the flow sees the features
 SCORE                 float64  one column for each score: higher is more anomalous
 p_SCORE               float64  its conformal p-value, calibrated on cal
 ====================  =======  ====================================================================
@@ -30,6 +32,9 @@ KEYS = {
     "label": "int64",
     "prediction": "int64",
     "correct": "bool",
+    "reason": "object",
+    "map_1": "float64",
+    "map_2": "float64",
 }
 NAMES = {"nll": "log-density"}  # of scores, for people
 LEAST = 2  # failures that a set must have to be evaluated

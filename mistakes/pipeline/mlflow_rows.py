@@ -20,6 +20,7 @@ from mlflow.entities import Metric, Param, Run, RunTag  # isort: skip
 
 ARTIFACTS = (
     "report/report.html",
+    "explore/explore.html",
     "hypotheses/{name}/hypotheses.md",
     "hypotheses/{name}/hypotheses.json",
     "hypotheses/{name}/controls.json",

@@ -20,7 +20,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mistakes.artifacts import Array
 from mistakes.evaluation import slices
-from mistakes.report.page import title
+from mistakes.report.titles import title
 
 MOST = {"test": 10_000, "adversarial": 250, "ood": 300}  # points drawn of one set
 SIDE = 32  # pixels of the longer side of a small image, at most

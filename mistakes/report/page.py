@@ -17,24 +17,8 @@ from mistakes.data.precomputed import REASON
 from mistakes.evaluation import score_table
 from mistakes.evaluation.comparison import Comparison
 from mistakes.report import plots
+from mistakes.report.titles import TITLES, title
 
-TITLES = {
-    "nll": "log-density (flow)",
-    "joint": "joint density",
-    "msp": "MSP",
-    "entropy": "entropy",
-    "energy": "energy",
-    "max_logit": "max logit",
-    "gen": "GEN",
-    "mahalanobis": "Mahalanobis",
-    "relative_mahalanobis": "relative Mahalanobis",
-    "class_gaussians": "class Gaussians",
-    "gmm": "GMM",
-    "knn": "kNN",
-    "vim": "ViM",
-    "test": "misclassified test images",
-    "none": "no detector (plain PGD)",
-}
 CAUSES = {"mistakes": "Mistakes", "adversarial": "Adversarial", "ood": "Out of distribution"}
 PLAIN = {
     "mistakes": "wrong answers",
@@ -84,12 +68,14 @@ def render(
     detection: sections.Detection,
     hypotheses: sections.Hypotheses,
     gallery: int,
+    explore: str,
     comparison: Comparison | None = None,
 ) -> str:
     """Return the page, which does not depend on time or host.
 
     detection, hypotheses : sections of params.yaml, which say levels. gallery : how many of the
-    least likely test images are shown. comparison : where there are several classifiers.
+    least likely test images are shown. explore : link to the page to look around in.
+    comparison : where there are several classifiers.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -107,6 +93,7 @@ def render(
         alpha=detection.alpha,
         confidence_level=detection.confidence_level,
         tested=hypotheses,
+        explore=explore,
         causes=CAUSES,
         plain=PLAIN,
         given=reason,
@@ -133,11 +120,6 @@ def p_value(p: float) -> str:
     if p == 0:
         return "< 1e-300"
     return f"{p:.2g}" if p >= 1e-3 else f"{p:.1e}"
-
-
-def title(name: str) -> str:
-    """Return the printed name of a score or a set."""
-    return TITLES.get(name, name.replace("_", " "))
 
 
 def _classifier(
