@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mistakes.evaluation import detection, differences, repeated_runs
+from mistakes.evaluation import differences, repeated_runs
 from mistakes.evaluation.detection import Settings
+from mistakes.statistics import intervals
 from mistakes.statistics.resampling import bootstrap_weights
 
 FIXED = (
@@ -98,7 +99,7 @@ def _line(
     return Line(names, *_accuracy(list(mine.values()), settings), best, found)
 
 
-def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> tuple[float, float, float]:
+def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> intervals.Estimate:
     """Return the mean accuracy on test images with its interval: exact of one training, of several
     a bootstrap.
 
@@ -111,8 +112,7 @@ def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> tuple[float
         ]
     )
     if len(tables) == 1:
-        found = detection.share("_", right[0] > 0, settings.confidence_level)
-        return found["_"], found["__low"], found["__high"]
+        return intervals.proportion(right[0] > 0, settings.confidence_level)
     rng = np.random.default_rng(settings.seed)
     n = right.shape[1]
     of_images = np.hstack(
@@ -120,9 +120,8 @@ def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> tuple[float
     )
     drawn = rng.integers(0, len(right), of_images.shape)
     resampled = np.take_along_axis(of_images, drawn, axis=0).mean(axis=0)
-    return float(right.mean(dtype=np.float64)), *detection.interval(
-        resampled, settings.confidence_level
-    )
+    low, high = intervals.percentile(resampled, settings.confidence_level)
+    return intervals.Estimate(float(right.mean(dtype=np.float64)), low, high)
 
 
 def _side_by_side(hypotheses: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

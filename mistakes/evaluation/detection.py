@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mistakes.artifacts import Array
 from mistakes.evaluation import score_table
 from mistakes.evaluation.score_table import evaluated, successes
 from mistakes.statistics import roc
+from mistakes.statistics.intervals import percentile, proportion
 from mistakes.statistics.resampling import bootstrap_weights
 
 STATISTICS = ("auroc", "aupr", "aupr_success", "fpr95")
@@ -84,7 +84,9 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
                 part[score].to_numpy(), weights, ordered, settings.confidence_level
             )
             flagged = score_table.flagged(part, score, settings.alpha)
-            rows[-1].append(row | measured | share("flagged", flagged, settings.confidence_level))
+            rows[-1].append(
+                row | measured | proportion(flagged, settings.confidence_level).columns("flagged")
+            )
             by_cause[key[0]].append(aurocs)
         means = {cause: np.mean(values, axis=0) for cause, values in by_cause.items()}
         macro = (
@@ -114,7 +116,7 @@ def _macro(
     rows = []
     for score, values in resampled.items():
         plain = detection[detection["score"] == score].groupby("cause", sort=False)["auroc"].mean()
-        low, high = interval(values["macro"], settings.confidence_level)
+        low, high = percentile(values["macro"], settings.confidence_level)
         row = {
             "score": score,
             "macro_auroc": float(plain.mean()),
@@ -158,29 +160,9 @@ def _measure(
         )
     found: dict[str, float] = {}
     for name, (plain, *resampled) in zip(STATISTICS, zip(*parts, strict=True), strict=True):
-        low, high = interval(np.concatenate(resampled), confidence_level)
+        low, high = percentile(np.concatenate(resampled), confidence_level)
         found |= {name: float(plain[0]), f"{name}_low": low, f"{name}_high": high}
     return found, np.concatenate([part[0] for part in parts[1:]])
-
-
-def interval(resampled: Array, confidence_level: float) -> tuple[float, float]:
-    """Return the percentile interval of resampled values (b,)."""
-    tail = (1 - confidence_level) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def share(name: str, hits: Array, confidence_level: float) -> dict[str, float]:
-    """Return the share of true values in ``hits``, bool (n,), and its exact (Clopper-Pearson)
-    interval.
-
-    Of nothing the share is NaN, between 0 and 1.
-    """
-    k, n = int(hits.sum()), len(hits)
-    tail = (1 - confidence_level) / 2
-    low = float(stats.beta.ppf(tail, k, n - k + 1)) if k else 0.0
-    high = float(stats.beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
-    return {name: k / n if n else np.nan, f"{name}_low": low, f"{name}_high": high}
 
 
 def heat(detection: pd.DataFrame) -> pd.DataFrame:
@@ -257,7 +239,7 @@ def deciles(table: pd.DataFrame, confidence_level: float) -> pd.DataFrame:
                 "decile": number,
                 "n": len(part),
                 "log_density_high": float(density.max()),
-                **share("error_rate", wrong, confidence_level),
+                **proportion(wrong, confidence_level).columns("error_rate"),
             }
         )
     return pd.DataFrame(rows)

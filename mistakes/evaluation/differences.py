@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mistakes.evaluation.detection import Evaluation, Settings, interval
+from mistakes.evaluation.detection import Evaluation, Settings
 from mistakes.evaluation.score_table import evaluated, successes
+from mistakes.statistics import intervals
 from mistakes.statistics.delong import delong
 
 COLUMNS = ("cause", "set", "score", "against", "difference", "low", "high", "p")
@@ -87,7 +88,7 @@ def _macro(
     plain = evaluation.macro.set_index("score")["macro_auroc"]
     for score, against in pairs:
         resampled = evaluation.resampled[score]["macro"] - evaluation.resampled[against]["macro"]
-        low, high = interval(resampled, settings.confidence_level)
+        low, high = intervals.percentile(resampled, settings.confidence_level)
         least = 1 + min((resampled <= 0).sum(), (resampled >= 0).sum())
         yield {
             "cause": "macro",

@@ -9,8 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from mistakes.evaluation import score_table
-from mistakes.evaluation.detection import Settings, share
+from mistakes.evaluation.detection import Settings
 from mistakes.evaluation.score_table import evaluated, successes
+from mistakes.statistics.intervals import proportion
 
 SHIFT = ("error_rate", "flagged", "accuracy_unflagged", "errors_caught")
 
@@ -79,7 +80,7 @@ def false_alarms(
                     "score": score,
                     "alpha": alpha,
                     "n": n,
-                    **share("false_alarms", hits, confidence_level),
+                    **proportion(hits, confidence_level).columns("false_alarms"),
                     "binomial_low": simple[0],
                     "binomial_high": simple[1],
                     "within_binomial": simple[0] <= rate <= simple[1],
@@ -101,7 +102,7 @@ def flagged(
     """
     rows = [
         {"cause": cause, "set": name, "score": score, "alpha": alpha, "n": len(part)}
-        | share("flagged", score_table.flagged(part, score, alpha), confidence_level)
+        | proportion(score_table.flagged(part, score, alpha), confidence_level).columns("flagged")
         for (cause, name), part in evaluated(table).items()
         for score in scores
         for alpha in alphas
@@ -122,20 +123,17 @@ def undetected(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings)
     ):
         wrong = ~part["correct"].to_numpy(dtype=bool)
         for score in scores:
-            found = share(
-                "_",
-                wrong & (part[f"p_{score}"].to_numpy() > settings.alpha),
-                settings.confidence_level,
-            )
+            missed = wrong & ~score_table.flagged(part, score, settings.alpha)
+            found = proportion(missed, settings.confidence_level)
             rows.append(
                 {
                     "set": name,
                     "score": score,
                     "attempted": len(part),
                     "succeeded": int(wrong.sum()),
-                    "undetected": found["_"],
-                    "low": found["__low"],
-                    "high": found["__high"],
+                    "undetected": found.value,
+                    "low": found.low,
+                    "high": found.high,
                 }
             )
     return pd.DataFrame(
@@ -164,7 +162,7 @@ def shift(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> p
             hits = score_table.flagged(part, score, settings.alpha)
             row = {"kind": kind, "severity": int(severity), "score": score, "n": len(part)}
             for column, of in zip(SHIFT, (wrong, hits, ~wrong[~hits], hits[wrong]), strict=True):
-                row |= share(column, of, settings.confidence_level)
+                row |= proportion(of, settings.confidence_level).columns(column)
             rows.append(row)
     columns = [f"{column}{end}" for column in SHIFT for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["kind", "severity", "score", "n", *columns])

@@ -10,6 +10,7 @@ import pandas as pd
 from mistakes.evaluation import detection, score_table
 from mistakes.evaluation.detection import Settings
 from mistakes.evaluation.score_table import CAUSES
+from mistakes.statistics import intervals
 
 COLUMNS = {
     "mistakes": "mistakes",
@@ -67,7 +68,7 @@ def across(
         )  # (bootstrap, columns)
         row: dict[str, object] = {"score": score, "false_alarms": values["false_alarms"].mean()}
         for position, column in enumerate(columns):
-            low, high = detection.interval(replicates[:, position], settings.confidence_level)
+            low, high = intervals.percentile(replicates[:, position], settings.confidence_level)
             row |= {
                 column: values[column].mean(),
                 f"{column}_low": low,

@@ -16,11 +16,11 @@ import jinja2
 import numpy as np
 import pandas as pd
 from PIL import Image
-from statsmodels.stats.proportion import proportion_confint
 
 from mistakes.artifacts import Array
 from mistakes.evaluation import slices
 from mistakes.report.titles import title
+from mistakes.statistics import intervals
 
 MOST = {"test": 10_000, "adversarial": 250, "ood": 300}  # points drawn of one set
 SIDE = 32  # pixels of the longer side of a small image, at most
@@ -70,24 +70,21 @@ def costs(scores: pd.DataFrame, confidence_level: float) -> dict[str, list[Any]]
         "OOD inputs": scores.loc[scores["origin"] == "ood", "p_guard"].to_numpy(),
     }
     found = {
-        name: [_rate(int((p <= alpha).sum()), len(p), confidence_level) for alpha in ALPHAS]
+        name: [_rate(p <= alpha, confidence_level) for alpha in ALPHAS]
         for name, p in groups.items()
         if len(p)
     }
     p = test["p_guard"].to_numpy()
     accepted = [p > alpha for alpha in ALPHAS]
-    found["coverage"] = [_rate(int(a.sum()), len(a), confidence_level) for a in accepted]
-    found["error"] = [
-        _rate(int((a & ~correct).sum()), int(a.sum()), confidence_level) for a in accepted
-    ]
+    found["coverage"] = [_rate(a, confidence_level) for a in accepted]
+    found["error"] = [_rate(~correct[a], confidence_level) for a in accepted]
     return found
 
 
-def _rate(count: int, n: int, confidence_level: float) -> list[float] | None:
-    if n == 0:
+def _rate(hits: Array, confidence_level: float) -> list[float] | None:
+    if not len(hits):
         return None
-    low, high = proportion_confint(count, n, alpha=1 - confidence_level, method="beta")
-    return [round(float(value), 5) for value in (count / n, low, high)]
+    return [round(value, 5) for value in intervals.proportion(hits, confidence_level)]
 
 
 def sprite(images: Array) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from mistakes.artifacts import load_json
 from mistakes.config.params import Params
 from mistakes.evaluation.score_table import CAUSES, named
+from mistakes.statistics.intervals import Estimate
 
 BESIDE = ("guard", "nll", "msp")  # what comparison shows, and the best of the others
 
@@ -66,7 +67,7 @@ def _hypotheses(metrics: dict[str, Any], level: float) -> str:
             for column in ("n", "a12", "a12_low", "a12_high", "p_holm")
         }
         failures = "misclassified test images" if failures == "test" else failures.replace("_", " ")
-        interval = f"{m['a12']:.3f} ({m['a12_low']:.3f} to {m['a12_high']:.3f})"
+        interval = f"{Estimate(m['a12'], m['a12_low'], m['a12_high']):.3f}"
         lines.append(f"| {hypothesis} | {failures} | {m['n']} | {interval} | {m['p_holm']:.2g} |")
     return "\n".join(lines) + "\n"
 
@@ -109,9 +110,8 @@ def _score(metrics: dict[str, Any], score: str) -> str:
             if k.startswith(f"auroc.{cause}.") and k.endswith(f".{score}")
         ]
         cells.append(f"{sum(values) / len(values):.3f}" if values else "–")
-    low, high = metrics[f"macro_auroc_low.{score}"], metrics[f"macro_auroc_high.{score}"]
-    macro = f"{metrics[f'macro_auroc.{score}']:.3f} ({low:.3f} to {high:.3f})"
-    return " | ".join([*cells, macro, f"{100 * metrics[f'false_alarms.{score}']:.1f} %"])
+    macro = Estimate(*(metrics[f"macro_auroc{end}.{score}"] for end in ("", "_low", "_high")))
+    return " | ".join([*cells, f"{macro:.3f}", f"{100 * metrics[f'false_alarms.{score}']:.1f} %"])
 
 
 def comparison(data: Path, names: list[str], values: Params) -> str:

@@ -124,7 +124,7 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
         (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
         stages = (
             *("classifier", "flow", "detectors", "adversarial", "scores", "adaptive"),
-            *("hypotheses", "detection", "guard"),
+            *("hypotheses", "detection", "guard", "explore"),
         )
         for stage in stages:
             for name in ("again", "narrow"):

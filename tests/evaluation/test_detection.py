@@ -22,7 +22,7 @@ from mistakes.evaluation import (
     repeated_runs,
     score_table,
 )
-from mistakes.statistics import delong, resampling, risk_coverage, roc
+from mistakes.statistics import delong, intervals, resampling, risk_coverage, roc
 
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
 SCORES = ("nll", "msp", "knn", "guard")
@@ -196,21 +196,9 @@ def test_intervals_cover_as_often_as_stated(rng: np.random.Generator) -> None:
         ]
         found = detection.evaluate(pd.concat(parts), ("x",), settings).resampled["x"]
         for place, cause in enumerate(("mistakes", "adversarial")):
-            low, high = detection.interval(found[cause], 0.9)
+            low, high = intervals.percentile(found[cause], 0.9)
             covered[place] += low <= truth <= high
     assert np.abs(covered / repetitions - 0.9).max() < 0.06
-
-
-def test_shares_have_clopper_and_pearson_s_interval() -> None:
-    for k, n in ((0, 7), (3, 9), (9, 9)):
-        found = detection.share("x", np.arange(n) < k, 0.9)
-        expected = stats.binomtest(k, n).proportion_ci(0.9, method="exact")
-        assert found == pytest.approx({"x": k / n, "x_low": expected.low, "x_high": expected.high})
-    assert detection.share("x", np.zeros(0, bool), 0.9) == {
-        "x": pytest.approx(np.nan, nan_ok=True),
-        "x_low": 0,
-        "x_high": 1,
-    }
 
 
 # DeLong

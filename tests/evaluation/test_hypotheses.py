@@ -436,6 +436,9 @@ def scores_table(rng: np.random.Generator) -> pd.DataFrame:
             "msp": msp,
             "p_nll": 0.5,
             "p_msp": 0.5,
+            "reason": "density",
+            "map_1": 0.0,
+            "map_2": 0.0,
         }
     )
     hit = test[test["correct"]].iloc[:50].assign(origin="adversarial", set="pgd", correct=False)
