@@ -211,70 +211,87 @@ def seeds(names: list[str]) -> None:
     )
 
 
+_NAMES = {"nargs": "*", "metavar": "NAME", "help": "classifiers; all where none is named"}
+_ARGUMENTS: dict[Callable[..., None], dict[str, dict[str, Any]]] = {
+    use: {
+        "paths": {
+            "nargs": "*",
+            "type": Path,
+            "metavar": "OVERLAY",
+            "help": "such as experiments/seeds.yaml",
+        },
+        "--base": {
+            "default": "HEAD",
+            "metavar": "REV",
+            "help": "git revision whose params.yaml is changed",
+        },
+        "--force": {"action": "store_true", "help": "lose edits of params.yaml"},
+    },
+    check: {
+        "model": {
+            "type": Path,
+            "metavar": "GUARD",
+            "help": "data/guard/NAME/model, or a copy of it",
+        },
+        "paths": {
+            "nargs": "+",
+            "type": Path,
+            "metavar": "PATH",
+            "help": "image, or folder of images",
+        },
+        "--alpha": {
+            "type": float,
+            "help": "rate of correct inputs that may be flagged (default: the guard's)",
+        },
+        "--trust": {
+            "action": "store_true",
+            "help": "run the code that a custom classifier names or holds",
+        },
+        "--skip-corrupt": {
+            "action": "store_true",
+            "help": "leave out images that cannot be read",
+        },
+    },
+    repair: {},
+    publish: {
+        "revisions": {
+            "nargs": "*",
+            "metavar": "REV",
+            "help": "git revision, or name of a DVC experiment",
+        }
+    },
+    show: {
+        "what": {
+            "type": lambda what: Path(what) if Path(what).exists() else what,
+            "metavar": "RUN",
+            "help": "id or name of an MLflow run, or the path of an artifact",
+        }
+    },
+    results: {"names": _NAMES},
+    compare: {"names": _NAMES},
+    seeds: {
+        "names": {
+            "nargs": "+",
+            "metavar": "NAME",
+            "help": "classifiers that differ in their seed alone",
+        }
+    },
+    ui: {"--port": {"type": int, "default": 5000}},
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mistakes", description="Find out where a classifier fails."
     )
     commands = parser.add_subparsers(required=True)
-
-    def command(function: Callable[..., None]) -> argparse.ArgumentParser:
-        added = commands.add_parser(
+    for function, arguments in _ARGUMENTS.items():
+        command = commands.add_parser(
             function.__name__, help=function.__doc__, description=function.__doc__
         )
-        added.set_defaults(run=function)  # its arguments are named like the function's
-        return added
-
-    using = command(use)
-    using.add_argument(
-        "paths", nargs="*", type=Path, metavar="OVERLAY", help="such as experiments/seeds.yaml"
-    )
-    using.add_argument(
-        "--base", default="HEAD", metavar="REV", help="git revision whose params.yaml is changed"
-    )
-    using.add_argument("--force", action="store_true", help="lose edits of params.yaml")
-    checking = command(check)
-    checking.add_argument(
-        "model", type=Path, metavar="GUARD", help="data/guard/NAME/model, or a copy of it"
-    )
-    checking.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="image, or folder of images"
-    )
-    checking.add_argument(
-        "--alpha",
-        type=float,
-        help="rate of correct inputs that may be flagged (default: the guard's)",
-    )
-    checking.add_argument(
-        "--trust", action="store_true", help="run the code that a custom classifier names or holds"
-    )
-    checking.add_argument(
-        "--skip-corrupt", action="store_true", help="leave out images that cannot be read"
-    )
-    command(repair)
-    publishing = command(publish)
-    publishing.add_argument(
-        "revisions", nargs="*", metavar="REV", help="git revision, or name of a DVC experiment"
-    )
-    showing = command(show)
-    showing.add_argument(
-        "what",
-        type=lambda what: Path(what) if Path(what).exists() else what,
-        metavar="RUN",
-        help="id or name of an MLflow run, or the path of an artifact",
-    )
-    printing = command(results)
-    printing.add_argument(
-        "names", nargs="*", metavar="NAME", help="classifiers; all where none is named"
-    )
-    comparing = command(compare)
-    comparing.add_argument(
-        "names", nargs="*", metavar="NAME", help="classifiers; all where none is named"
-    )
-    averaging = command(seeds)
-    averaging.add_argument(
-        "names", nargs="+", metavar="NAME", help="classifiers that differ in their seed alone"
-    )
-    command(ui).add_argument("--port", type=int, default=5000)
+        command.set_defaults(run=function)  # its arguments are named like the function's
+        for name, how in arguments.items():
+            command.add_argument(name, **how)
     return parser
 
 

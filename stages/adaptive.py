@@ -7,6 +7,7 @@ import pandas as pd
 
 from mistakes.artifacts import load_arrays, load_table, save_arrays, save_csv
 from mistakes.attacks import adaptive, adversarial, saturation
+from mistakes.config.sections import Adaptive
 from mistakes.data import precomputed
 from mistakes.detectors import baselines, conformal, density, scoring
 from mistakes.detectors import guard as guards
@@ -14,6 +15,18 @@ from mistakes.errors import InputError
 from mistakes.networks import models
 from mistakes.networks.extraction import Extractor
 from mistakes.pipeline.runner import Run, stage
+
+
+def settings_at(eps: float, section: Adaptive) -> adaptive.Settings:
+    """Return how the attack with this ``eps`` is made."""
+    return adaptive.Settings(
+        eps=eps,
+        steps=section.steps,
+        lambdas=section.lambdas,
+        restarts=section.restarts,
+        batch_size=section.batch_size,
+        seed=section.seed,
+    )
 
 
 @stage
@@ -33,65 +46,52 @@ def main(
     A row of the table is a set under one score; thresholds come from the images of ``calibration``
     alone.
     """
+    declined = ("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
     if precomputed.outputs_in(test):
-        return precomputed.decline("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
+        return precomputed.decline(*declined)
     section, device = run.params.adaptive, run.device
     alpha, level = run.params.detection.alpha, run.params.detection.confidence_level
     images, labels = load_arrays(test, "images", "labels")
     model = models.load(classifier).to(device)
     if not models.differentiable(model, images, device):
-        return precomputed.decline(
-            "adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS, models.NO_GRADIENT
-        )
+        return precomputed.decline(*declined, models.NO_GRADIENT)
     extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
     detectors = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     attacked, targets = detectors.to(device), detectors.applicable(section.detectors, run.warn)
     calibrated = load_table(calibration)
     size, seed = section.batch_size, section.seed
-    origin = np.sort(
-        adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
-    )
-    if not len(origin):
-        raise InputError(
-            classifier, "correctly classified test images", 0, "at least one, to be attacked"
-        )
+    drawn = adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
+    if not len(origin := np.sort(drawn)):
+        problem = "no test image is classified correctly, so none is attacked"
+        raise InputError(classifier, problem)
     x, y = images[origin], labels[origin]
     victim, saturated, _ = saturation.attackable(model, x, y, device, size, most=0.0, warn=run.warn)
 
     def p_values(stored: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         batch = extractor.whole(stored, size)
         found = detectors.score(batch).items()
-        return batch.logits.argmax(1) != y, {
-            n: conformal.p_values(calibrated[n].to_numpy(), v) for n, v in found
-        }
+        p = {n: conformal.p_values(calibrated[n].to_numpy(), v) for n, v in found}
+        return batch.logits.argmax(1) != y, p
 
     rows = []
     for eps in section.eps:
-        settings = adaptive.Settings(
-            eps, section.steps, section.lambdas, section.restarts, size, seed
-        )
+        settings = settings_at(eps, section)
         plain = {"eps": eps, "eps_iter": 2.5 * eps / section.steps, "nb_iter": section.steps}
-        made = {
-            "none": adversarial.run(
-                victim, x, y, "LinfPGDAttack", "linf", plain, seed, device, size
-            ).images
-        }
+        pgd = adversarial.run(victim, x, y, "LinfPGDAttack", "linf", plain, seed, device, size)
+        made = {"none": pgd.images}
         for name in targets:
-            target = adaptive.target(
-                extractor, attacked.differentiable(name), bool(saturated.any())
-            )
-            known = calibrated[name].to_numpy()
+            score, known = attacked.differentiable(name), calibrated[name].to_numpy()
+            target = adaptive.target(extractor, score, bool(saturated.any()))
             made[name] = adaptive.attack(target, known, alpha, x, y, settings, device).images
             print(f"adaptive: attacked {name} at eps {eps:g}", flush=True)
         judged = {name: p_values(stored) for name, stored in made.items()}
         rows += adaptive.rows(eps, judged, alpha, level)
         for name, (success, p) in judged.items():
-            undetected = success & (p[name] > alpha) if name in p else success
             save_arrays(
                 out / "sets" / name / f"{eps:g}",
                 images=made[name],
                 success=success,
-                undetected=undetected,
+                undetected=success & (p[name] > alpha) if name in p else success,
                 linf=adversarial.linf(made[name], x),
                 origin=origin,
             )

@@ -33,10 +33,8 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
         return precomputed.decline("adversarial", out / "sets", reason=models.NO_GRADIENT)
     drawn = adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
     if not len(drawn):
-        raise InputError(
-            classifier,
-            f"none of {len(labels)} test images is classified correctly, so none is attacked",
-        )
+        problem = f"none of {len(labels)} test images is classified correctly, so none is attacked"
+        raise InputError(classifier, problem)
     victim, saturated, flat = saturation.attackable(
         model, images[drawn], labels[drawn], device, size, most=sanity.zero_gradients, warn=run.warn
     )
@@ -64,14 +62,8 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
         trials[name] = adversarial.Trial(
             attack.attack, attack.norm, eps, made.gradients == 0, origin, won
         )
-        save_arrays(
-            out / "sets" / name,
-            images=made.images,
-            success=won,
-            linf=made.linf,
-            l2=made.l2,
-            origin=origin,
-        )
+        stored = {"images": made.images, "success": won, "linf": made.linf, "l2": made.l2}
+        save_arrays(out / "sets" / name, **stored, origin=origin)
         metrics |= {f"{name}.{key}": value for key, value in made.summary().items()}
         print(f"adversarial: {name} succeeded on {won.sum()} of {len(origin)}", flush=True)
     if not any(trial.success.any() for trial in trials.values()):

@@ -33,9 +33,8 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
     section, everyone = run.params.detection, run.params.detectors.calibration == "all"
     n_cal = len(load_table(calibration))
     conformal.require(section.alpha, n_cal)
-    settings = detection.Settings(
-        section.alpha, section.bootstrap, section.confidence_level, section.seed
-    )
+    level = section.confidence_level
+    settings = detection.Settings(section.alpha, section.bootstrap, level, section.seed)
     inputs = score_table.load(table)
     scores = score_table.scores(inputs)
     found = detection.evaluate(inputs, scores, settings)
@@ -48,16 +47,14 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
         "differences": differences.differences(inputs, found, settings),
         "mixtures": mixtures.mixtures(inputs, scores, section.mixtures, section.alpha),
         "false_alarms": operating_point.false_alarms(
-            inputs, scores, section.alphas, n_cal, section.confidence_level, everyone
+            inputs, scores, section.alphas, n_cal, level, everyone
         ),
-        "flagged": operating_point.flagged(
-            inputs, scores, section.alphas, section.confidence_level
-        ),
+        "flagged": operating_point.flagged(inputs, scores, section.alphas, level),
         "undetected": operating_point.undetected(inputs, scores, settings),
         "shift": operating_point.shift(inputs, scores, settings),
         "roc": detection.roc_curves(inputs, "nll"),
         "histogram": detection.histograms(inputs),
-        "deciles": detection.deciles(inputs, section.confidence_level),
+        "deciles": detection.deciles(inputs, level),
     }
     for name, part in written.items():
         save_csv(out / f"{name}.csv", part)

@@ -4,9 +4,11 @@ calibrated on.
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mistakes.artifacts import load_arrays, load_json, save_table
+from mistakes.config import classifiers
 from mistakes.data import features
 from mistakes.detectors import baselines, density, gaussians, scoring
 from mistakes.detectors import guard as guards
@@ -15,16 +17,41 @@ from mistakes.networks import label_budget
 from mistakes.pipeline.runner import Run, stage
 
 
+def labels_known(run: Run, truth: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Return the labels of fit that the classifier had, int64 (n,), its predictions for the others.
+
+    A classifier that was trained elsewhere had them all, as far as is known here.
+    """
+    if isinstance(run.classifier, classifiers.Untrained):
+        return truth
+    return label_budget.completed(truth, logits, run.classifier.labels, run.classifier.seed)
+
+
+def fit_baselines(
+    run: Run, training: features.Batch, labels: np.ndarray, new: features.Batch
+) -> baselines.Baselines:
+    """Fit the baselines and score ``new``; MLflow gets what that costs (cost.NAME.fit_seconds)."""
+    section = run.params.detectors.model_dump(exclude={"calibration", "guard"})
+    fitted, costs = baselines.measure(
+        training.features,
+        training.logits,
+        labels,
+        baselines.Settings(**section),
+        new.features,
+        new.logits,
+    )
+    run.note(**{f"cost.{key}": value for key, value in costs.items()})
+    for name, reason in fitted.left_out.items():
+        run.warn(f"the baseline {name} is not applicable and left out: {reason}")
+    return fitted
+
+
 @stage
 def main(
     run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, out: Path
 ) -> dict[str, float | str]:
     """Write out/{baselines,guard}.safetensors and out/calibration.parquet, a row per image of cal
     that calibrates.
-
-    Baselines that need labels of fit get those that the classifier had, and its predictions for all
-    other images. MLflow is told what each baseline costs to fit, and to score cal with:
-    cost.NAME.fit_seconds and so on.
     """
     training, validation, calibration = (
         features.load(fit),
@@ -32,25 +59,10 @@ def main(
         features.load(cal),
     )
     (truth_fit,), (truth_val,), (truth,) = (load_arrays(part, "labels") for part in (fit, val, cal))
-    labels_fit = label_budget.completed(
-        truth_fit, training.logits, run.classifier.labels, run.classifier.seed
-    )
-    settings = baselines.Settings(
-        **run.params.detectors.model_dump(exclude={"calibration", "guard"})
-    )
-    fitted, costs = baselines.measure(
-        training.features,
-        training.logits,
-        labels_fit,
-        settings,
-        calibration.features,
-        calibration.logits,
-    )
-    run.note(**{f"cost.{key}": value for key, value in costs.items()})
+    known = labels_known(run, truth_fit, training.logits)
+    fitted = fit_baselines(run, training, known, calibration)
     baselines.save(fitted, out / "baselines.safetensors")
-    for name, reason in fitted.left_out.items():
-        run.warn(f"the baseline {name} is not applicable and left out: {reason}")
-    for which, of in (("labelled", labels_fit), ("predicted", training.logits.argmax(1))):
+    for which, of in (("labelled", known), ("predicted", training.logits.argmax(1))):
         for sentence in gaussians.rare(torch.as_tensor(of.copy()), load_json(classes), which):
             run.warn(sentence)
 

@@ -15,6 +15,25 @@ from mistakes.networks import extraction, models
 from mistakes.pipeline.runner import Run, stage
 
 
+def require_successes(path: Path, test: pd.DataFrame) -> None:
+    """Refuse test images of which too few are classified correctly to compare failures with."""
+    right = int(test["correct"].sum())
+    if right < score_table.LEAST:
+        least = (
+            f"at least {score_table.LEAST}, which failures are compared with"
+            " (labels in the order of the logits?)"
+        )
+        raise InputError(
+            path, f"{right} of {len(test)} images are classified correctly, expected {least}"
+        )
+
+
+def counts(table: pd.DataFrame) -> dict[str, float]:
+    """Return how many inputs each set has."""
+    found = table["set"].value_counts(sort=False)
+    return {f"n.{name}": int(count) for name, count in found.items()}
+
+
 @stage
 def main(
     run: Run,
@@ -58,18 +77,9 @@ def main(
         load_arrays(fit, "labels"),
     )
     parts = [rows("id", "test", stored, labels, np.arange(len(labels)))]
-    right = int(parts[0]["correct"].sum())
-    if right < score_table.LEAST:
-        least = (
-            f"at least {score_table.LEAST}, which failures are compared with"
-            " (labels in the order of the logits?)"
-        )
-        raise InputError(
-            test, f"{right} of {len(labels)} images are classified correctly, expected {least}"
-        )
-    some = np.sort(
-        np.random.default_rng(run.params.scores.seed).permutation(len(labels_fit))[: len(labels)]
-    )  # as many as in test
+    require_successes(test, parts[0])
+    drawn = np.random.default_rng(run.params.scores.seed).permutation(len(labels_fit))
+    some = np.sort(drawn[: len(labels)])  # as many as in test
     parts.append(rows("fit", "fit", features.load(fit).take(some), labels_fit[some], some))
     for kind, root in (("adversarial", adversarial), ("shifted", corruptions)):
         for folder in precomputed.folders(root):
@@ -82,17 +92,16 @@ def main(
     table = pd.concat(parts, ignore_index=True)
     score_table.save(out / "scores.parquet", table)
     gaussian = density.evaluate(detectors.density.gaussian_log_prob, stored.features)
-    metrics: dict[str, float] = {
-        f"n.{name}": int(count) for name, count in table["set"].value_counts(sort=False).items()
-    }
-    metrics |= {
-        f"guard_share.{name}": share for name, share in detectors.guard.reweighted().items()
-    }
-    return metrics | {
-        "accuracy_test": float(parts[0]["correct"].mean()),
-        "nll_test": float(parts[0]["nll"].mean()),
-        "nll_test_gaussian": -float(gaussian.mean(dtype=np.float64)),
-    }
+    shares = {f"guard_share.{name}": s for name, s in detectors.guard.reweighted().items()}
+    return (
+        counts(table)
+        | shares
+        | {
+            "accuracy_test": float(parts[0]["correct"].mean()),
+            "nll_test": float(parts[0]["nll"].mean()),
+            "nll_test_gaussian": -float(gaussian.mean(dtype=np.float64)),
+        }
+    )
 
 
 if __name__ == "__main__":

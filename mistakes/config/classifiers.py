@@ -72,19 +72,7 @@ class PseudoLabel(SemiSupervised):
 
 
 class Untrained(Section):
-    """What was trained elsewhere, from labels that are not known here: baselines are fitted with
-    all those of fit.
-    """
-
-    @property
-    def labels(self) -> Literal["all"]:
-        """What the baselines that need labels may read."""
-        return "all"
-
-    @property
-    def seed(self) -> int:
-        """The seed by which labels would be drawn if they were few."""
-        return 0
+    """What was trained elsewhere, from labels that are not known here."""
 
 
 class Precomputed(Untrained):

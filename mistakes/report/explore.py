@@ -156,22 +156,7 @@ def payload(one: Explored, confidence_level: float, alpha: float) -> dict[str, A
         thumbs.append(np.arange(len(part)))
     test = np.flatnonzero((points["origin"] == "id").to_numpy())
     of_row = dict(zip(points["index"].to_numpy()[test].tolist(), test.tolist(), strict=True))
-    columns = {
-        "x": points["map_1"],
-        "y": points["map_2"],
-        "nll": points["nll"],
-        "p": points["p_guard"],
-        "confidence": points["confidence"],
-    }
-    reasons = sorted(points["reason"].unique())
-    data: dict[str, Any] = {
-        key: np.round(values.to_numpy(np.float64), _SHORT[key]).tolist()
-        for key, values in columns.items()
-    }
-    data |= {key: points[key].tolist() for key in ("label", "prediction")}
-    data |= {"row": points["index"].tolist(), "correct": points["correct"].astype(int).tolist()}
-    data |= {"set": numbers.tolist(), "thumb": np.concatenate(thumbs).tolist()}
-    data["reason"] = [reasons.index(reason) for reason in points["reason"]]
+    data, reasons = _columns(points, numbers, np.concatenate(thumbs))
     whole = scores[scores["origin"] == "id"].set_index("index")
     suspects = slices.label_errors(
         whole["correct"].to_numpy(),
@@ -193,6 +178,29 @@ def payload(one: Explored, confidence_level: float, alpha: float) -> dict[str, A
         "n_test": len(whole),
         "n_mistakes": int((~whole["correct"]).sum()),
     }
+
+
+def _columns(
+    points: pd.DataFrame, numbers: Array, thumbs: Array
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what the script reads of each point, by column, and the names of the reasons."""
+    columns = {
+        "x": points["map_1"],
+        "y": points["map_2"],
+        "nll": points["nll"],
+        "p": points["p_guard"],
+        "confidence": points["confidence"],
+    }
+    reasons: list[str] = sorted(points["reason"].unique())
+    data: dict[str, Any] = {
+        key: np.round(values.to_numpy(np.float64), _SHORT[key]).tolist()
+        for key, values in columns.items()
+    }
+    data |= {key: points[key].tolist() for key in ("label", "prediction")}
+    data |= {"row": points["index"].tolist(), "correct": points["correct"].astype(int).tolist()}
+    data |= {"set": numbers.tolist(), "thumb": thumbs.tolist()}
+    data["reason"] = [reasons.index(reason) for reason in points["reason"]]
+    return data, reasons
 
 
 def _slices(one: Explored, test: pd.DataFrame, of_row: dict[int, int]) -> list[dict[str, Any]]:

@@ -130,12 +130,9 @@ def _classifier(
         tables["macro"].sort_values("macro_auroc", ascending=False),
         tables["detection"],
     )
+    others = detection[detection["cause"] != "mistakes"]
     groups = {"correct": "correct", "mistakes": "mistakes"}
-    groups |= {
-        row["set"]: row["cause"]
-        for row in detection.to_dict("records")
-        if row["cause"] != "mistakes"
-    }
+    groups |= dict(zip(others["set"], others["cause"], strict=True))
     alarms = tables["false_alarms"]
     return {
         "name": one.name,

@@ -124,7 +124,7 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
         (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
         stages = (
             *("classifier", "flow", "detectors", "adversarial", "scores", "adaptive"),
-            *("hypotheses", "detection", "guard", "explore"),
+            *("hypotheses", "detection", "guard"),
         )
         for stage in stages:
             for name in ("again", "narrow"):
@@ -136,6 +136,7 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
             "images/warnings.json",
             "ood/warnings.json",
             *stages,
+            "explore",
             "again",
         )
         made.append(folder / "data/again")

@@ -183,10 +183,10 @@ def test_params_of_the_project_and_of_smoke_are_valid() -> None:
     ids=lambda p: p.stem,
 )
 def test_sizes(path: Path) -> None:
-    """A stage is at most 115 lines, a module 400, a function body 75 (without its docstring)."""
+    """A stage is at most 115 lines, a module 400, a function body 50 (without its docstring)."""
     text = path.read_text()
     assert len(text.splitlines()) <= (115 if path.parent.name == "stages" else 400)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
-            assert not body or node.end_lineno - body[0].lineno < 75, node.name
+            assert not body or node.end_lineno - body[0].lineno < 50, node.name
