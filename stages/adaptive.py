@@ -8,7 +8,7 @@ import pandas as pd
 from mistakes.artifacts import load_arrays, load_table, save_arrays, save_csv
 from mistakes.attacks import adaptive, adversarial, saturation
 from mistakes.config.sections import Adaptive
-from mistakes.data import precomputed
+from mistakes.data import features, precomputed
 from mistakes.detectors import baselines, conformal, density, scoring
 from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
@@ -27,6 +27,14 @@ def settings_at(eps: float, section: Adaptive) -> adaptive.Settings:
         batch_size=section.batch_size,
         seed=section.seed,
     )
+
+
+def p_values(
+    detectors: scoring.Detectors, batch: features.Batch, calibrated: pd.DataFrame
+) -> dict[str, np.ndarray]:
+    """Return the conformal p-values (n,) of each score."""
+    found = detectors.score(batch).items()
+    return {name: conformal.p_values(calibrated[name].to_numpy(), s) for name, s in found}
 
 
 @stage
@@ -67,12 +75,6 @@ def main(
     x, y = images[origin], labels[origin]
     victim, saturated, _ = saturation.attackable(model, x, y, device, size, most=0.0, warn=run.warn)
 
-    def p_values(stored: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        batch = extractor.whole(stored, size)
-        found = detectors.score(batch).items()
-        p = {n: conformal.p_values(calibrated[n].to_numpy(), v) for n, v in found}
-        return batch.logits.argmax(1) != y, p
-
     rows = []
     for eps in section.eps:
         settings = settings_at(eps, section)
@@ -84,7 +86,11 @@ def main(
             target = adaptive.target(extractor, score, bool(saturated.any()))
             made[name] = adaptive.attack(target, known, alpha, x, y, settings, device).images
             print(f"adaptive: attacked {name} at eps {eps:g}", flush=True)
-        judged = {name: p_values(stored) for name, stored in made.items()}
+        outputs = {name: extractor.whole(stored, size) for name, stored in made.items()}
+        judged = {
+            name: (batch.logits.argmax(1) != y, p_values(detectors, batch, calibrated))
+            for name, batch in outputs.items()
+        }
         rows += adaptive.rows(eps, judged, alpha, level)
         for name, (success, p) in judged.items():
             save_arrays(
