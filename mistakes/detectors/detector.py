@@ -1,7 +1,6 @@
 """What every baseline is: a module with ``fit`` and ``forward`` that keeps what it learned."""
 
 from dataclasses import dataclass
-from typing import Self
 
 from torch import Tensor, nn
 
@@ -46,7 +45,7 @@ class Detector(nn.Module):
     ``fit`` learns is kept as buffers, so that ``to``, ``state_dict`` and ``deepcopy`` are torch's.
     """
 
-    def fit(self, data: Data, settings: Settings) -> Self:
+    def fit(self, data: Data, settings: Settings) -> "Detector":
         """Learn from training data, and return the detector itself; here there is nothing to learn.
 
         Raises InapplicableError where the detector has no meaning for these data.
@@ -57,7 +56,7 @@ class Detector(nn.Module):
         """Return the score, float64 (n,), of features z, float64 (n, d), and logits f (n, k)."""
         raise NotImplementedError
 
-    def keep(self, **tensors: Tensor) -> Self:
+    def keep(self, **tensors: Tensor) -> "Detector":
         """Make ``tensors`` the buffers of this detector, and return it."""
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)

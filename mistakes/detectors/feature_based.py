@@ -4,8 +4,6 @@ pytorch-ood has most of them too, but without gradients, in float32, and with 1e
 diagonal of covariances that are singular (module gaussians). The tests compare these with it.
 """
 
-from typing import Self
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,7 +25,7 @@ class Mahalanobis(Detector):
     adversarial attacks", 2018.
     """
 
-    def fit(self, data: Data, settings: Settings) -> Self:
+    def fit(self, data: Data, settings: Settings) -> "Detector":
         """Fit a Gaussian for each label. Raises InapplicableError where nothing varies."""
         return self.keep(**_varying(gaussians.shared(data.z, data.labels)))
 
@@ -44,7 +42,7 @@ class RelativeMahalanobis(Detector):
     Ren et al., "A simple fix to Mahalanobis distance for improving near-OOD detection", 2021.
     """
 
-    def fit(self, data: Data, settings: Settings) -> Self:
+    def fit(self, data: Data, settings: Settings) -> "Detector":
         """Fit a Gaussian for each label, and one for all; InapplicableError as Mahalanobis."""
         return self.keep(**_varying(gaussians.relative(data.z, data.labels)))
 
@@ -62,7 +60,7 @@ class ClassGaussians(Detector):
     Mukhoti et al., "Deep deterministic uncertainty: a new simple baseline", 2023 (DDU).
     """
 
-    def fit(self, data: Data, settings: Settings) -> Self:
+    def fit(self, data: Data, settings: Settings) -> "Detector":
         """Fit a Gaussian for each label. Raises InapplicableError where nothing varies."""
         return self.keep(**_varying(gaussians.of_classes(data.z, data.labels)))
 
@@ -74,7 +72,7 @@ class ClassGaussians(Detector):
 class GMM(Detector):
     """-log density, nats, of a Gaussian mixture fitted without labels to principal components."""
 
-    def fit(self, data: Data, settings: Settings) -> Self:
+    def fit(self, data: Data, settings: Settings) -> "Detector":
         """Fit ``gmm_components`` Gaussians to ``gmm_principal`` components.
 
         Raises InapplicableError where fewer directions vary, or there are fewer samples.
@@ -95,7 +93,7 @@ class KNN(Detector):
     Sun et al., "Out-of-distribution detection with deep nearest neighbors", 2022.
     """
 
-    def fit(self, data: Data, settings: Settings) -> Self:
+    def fit(self, data: Data, settings: Settings) -> "Detector":
         """Draw ``knn_bank`` features by ``seed``. Raises InapplicableError if fewer than k."""
         size = min(settings.knn_bank, len(data.z))
         if size < settings.knn_k:
@@ -130,7 +128,7 @@ class ViM(Detector):
     Wang et al., "ViM: out-of-distribution with virtual-logit matching", 2022.
     """
 
-    def fit(self, data: Data, settings: Settings) -> Self:
+    def fit(self, data: Data, settings: Settings) -> "Detector":
         """Find the residual space, a fraction 1 - ``vim_share`` of the dimensions.
 
         Raises InapplicableError where the logits are not linear in the features, so that there is

@@ -4,8 +4,6 @@ pytorch-ood has most of them too; importing it costs seconds in every stage, its
 and it clips probabilities at 1e-7, which ties confident inputs. The tests compare these with it.
 """
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
@@ -76,7 +74,7 @@ class GEN(Detector):
     2023.
     """
 
-    def fit(self, data: Data, settings: Settings) -> Self:
+    def fit(self, data: Data, settings: Settings) -> "Detector":
         """Keep the exponent g, ``gen_gamma``, and M, ``gen_largest`` (None: all)."""
         self.keep(gamma=torch.tensor(settings.gen_gamma, dtype=torch.double))
         largest = settings.gen_largest

@@ -198,7 +198,7 @@ def permutation_paired(sample: Sample, settings: Settings, rng: np.random.Genera
     """
     f, s = sample.failures.scores, sample.successes.scores
 
-    def mean(difference: Array, axis: int = -1) -> Array:
+    def mean(difference: Array, axis: int = -1) -> Any:
         return difference.mean(axis=axis)
 
     found = stats.permutation_test(
@@ -302,7 +302,7 @@ def _resampled(settings: Settings, rng: np.random.Generator) -> dict[str, Any]:
     return how | {"n_resamples": settings.resamples, "rng": rng}
 
 
-def _mean_difference(x: Array, y: Array, axis: int = -1) -> Array:
+def _mean_difference(x: Array, y: Array, axis: int = -1) -> Any:
     return x.mean(axis=axis) - y.mean(axis=axis)
 
 
