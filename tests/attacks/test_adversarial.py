@@ -2,7 +2,6 @@
 ones.
 """
 
-import copy
 import dataclasses
 import subprocess
 import sys
@@ -16,19 +15,16 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from mistakes import artifacts
-from mistakes.attacks import adaptive, adversarial, adversaries, saturation
-from mistakes.config import params
+from mistakes.attacks import adaptive, adversarial, saturation
 from mistakes.data.features import Batch
 from mistakes.data.pixels import to_unit
 from mistakes.detectors import baselines, conformal, density, guard, scoring
 from mistakes.errors import ArgumentError
-from mistakes.networks import architectures, external, training
+from mistakes.networks import architectures, training
 from mistakes.networks.extraction import Extractor
-from mistakes.pipeline.runner import Run
 
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
 CPU = torch.device("cpu")
-DETECTORS = scoring.NAMES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,13 +162,6 @@ def test_attacks_do_not_depend_on_the_batch_size(
     assert (
         some.images != all_.images
     ).mean() < 0.01  # float32 kernels round differently for other batch sizes
-
-
-def test_unknown_attacks_and_arguments_are_named(system: System) -> None:
-    with pytest.raises(ArgumentError, match="class of advertorch.attacks: .*LinfPGDAttack"):
-        run(system, "NoSuchAttack", "l2")
-    with pytest.raises(ArgumentError, match="is 'epsilon', expected one of .*eps"):
-        run(system, "GradientSignAttack", "linf", epsilon=1.0)
 
 
 def test_targeted_attacks_aim_at_another_class(system: System) -> None:
@@ -341,183 +330,6 @@ def test_a_broken_attack_is_refused(system: System) -> None:
     assert not said
 
 
-class Sure(torch.nn.Module):
-    """The same classifier, so sure that its softmax saturates in float32."""
-
-    def __init__(self, model: architectures.Classifier, factor: float) -> None:
-        super().__init__()
-        self.model, self.classes, self.factor = model, model.classes, factor
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.factor * self.model(z)
-
-
-def test_a_saturated_classifier_is_attacked_by_its_margin(system: System) -> None:
-    x, y = system.images[:100], system.labels[:100]
-    said: list[str] = []
-    sure = Sure(system.model, 1e4)
-    victim, saturated, flat = saturation.attackable(sure, x, y, CPU, 50, most=0.5, warn=said.append)
-    assert saturated.mean() > 0.9
-    assert not flat.any()
-    arguments = {"eps": 0.15, "eps_iter": 0.03, "nb_iter": 10}
-    made = {}
-    for name, model in (("plain", system.model), ("sure", sure), ("victim", victim)):
-        made[name] = adversarial.run(model, x, y, "LinfPGDAttack", "linf", arguments, 0, CPU, 50)
-    assert made["sure"].success.mean() < 0.2  # what an attack on the cross-entropy finds
-    assert made["victim"].success.mean() == pytest.approx(made["plain"].success.mean(), abs=0.05)
-    assert np.array_equal(
-        adversarial.predict(victim, x, CPU, 50), adversarial.predict(sure, x, CPU, 50)
-    )
-    assert f"zero at {saturated.sum()} of 100 attacked images" in said[0]
-
-
-@pytest.mark.parametrize("attack", ["DDNL2Attack", "L2PGDAttack", "LinfMomentumIterativeAttack"])
-def test_other_attacks_too_work_on_a_saturated_classifier(system: System, attack: str) -> None:
-    x, y = system.images[:40], system.labels[:40]
-    arguments = (
-        {"nb_iter": 30} if attack == "DDNL2Attack" else {"eps": 2.0, "eps_iter": 0.2, "nb_iter": 20}
-    )
-    victim, _, _ = saturation.attackable(
-        Sure(system.model, 1e5), x, y, CPU, 50, most=1.0, warn=pytest.fail
-    )
-    made = adversarial.run(victim, x, y, attack, "l2", arguments, 0, CPU, 50)
-    assert made.success.mean() > 0.8
-
-
-def test_a_classifier_without_any_gradient_is_told_from_a_saturated_one(system: System) -> None:
-    class Rounded(Sure):
-        def forward(self, z: Tensor) -> Tensor:
-            return self.model((z * 4).round() / 4)  # the gradient of rounding is 0 everywhere
-
-    class Log(Sure):
-        """The logarithm of a softmax that is 0 has a gradient that is NaN."""
-
-        def forward(self, z: Tensor) -> Tensor:
-            return external.whole(super().forward(z).softmax(1).log(), single=False)
-
-    x, y = system.images[:40], system.labels[:40]
-    flat = {}
-    for kind in (Rounded, Log):
-        victim, _, flat[kind] = saturation.attackable(
-            kind(system.model, 1e4), x, y, CPU, 50, most=0.0, warn=print
-        )
-        made = adversarial.run(
-            victim, x, y, "LinfPGDAttack", "linf", {"eps": 0.1, "nb_iter": 3}, 0, CPU, 50
-        )
-        assert made.success.mean() < 0.5
-    assert flat[Rounded].all()
-    assert flat[Log].mean() > 0.9
-    assert "at 40 no loss has a gradient" in saturation.told(flat[Rounded], flat[Rounded])
-
-
-def test_the_adaptive_attack_too_goes_around_saturation(system: System) -> None:
-    x, y = system.images[:60], system.labels[:60]
-    sure = Sure(system.model, 1e4)
-    silent = lambda outputs: outputs.logits.sum(1) * 0 - 9.0  # noqa: E731
-
-    class Outputs:
-        def tensors(self, z: Tensor) -> "Outputs":
-            self.logits = sure(z)
-            return self
-
-    rates = []
-    for saturated in (False, True):
-        target = adaptive.target(Outputs(), silent, saturated)
-        settings = dataclasses.replace(EASY, eps=0.2)
-        rates.append(
-            adaptive.attack(target, np.arange(100) / 100, 0.1, x, y, settings, CPU).success.mean()
-        )
-    assert rates[0] < 0.2
-    assert rates[1] > 0.7
-
-
-ARGUMENTS = [
-    (
-        "LinfSPSAAttack",
-        {"delta": 0.1},
-        r"attacks.x \(LinfSPSAAttack\).arguments: lacks eps, which it needs; it may have del",
-    ),
-    (
-        "FGSMAttack",
-        {},
-        (
-            r"attacks.x.attack is 'FGSMAttack', expected a class of advertorch.attacks:"
-            r" .*GradientSignAttack"
-        ),
-    ),
-    (
-        "FastFeatureAttack",
-        {},
-        "attack is 'FastFeatureAttack', expected a class",
-    ),  # it wants a guide, not a label
-    ("ChooseBestAttack", {}, "attack is 'ChooseBestAttack', expected a class"),  # of other attacks
-    ("Attack", {}, "attack is 'Attack', expected a class"),  # abstract
-    (
-        "ElasticNetL1Attack",
-        {"epsilon": 1},
-        "arguments is 'epsilon', expected one of confidence, targeted, ",
-    ),
-    (
-        "LinfPGDAttack",
-        {"nb_iter": 2.5},
-        r"nb_iter is 2.5, expected a whole number \(its default is 40\)",
-    ),
-    ("LinfPGDAttack", {"nb_iter": True}, "nb_iter is True, expected a whole number"),
-    ("LinfPGDAttack", {"targeted": 1}, "targeted is 1, expected true or false"),
-    ("LinfPGDAttack", {"eps": float("nan")}, "eps is nan, expected a number"),
-    ("LinfPGDAttack", {"eps": -0.1}, "eps is -0.1, expected 0 or more"),
-    ("FABAttack", {"norm": 2}, r"norm is 2, expected to be left out \(its default is Linf\)"),
-    (
-        "CarliniWagnerL2Attack",
-        {"num_classes": 10},
-        "arguments is 'num_classes', expected one of confidence",
-    ),
-]
-
-
-@pytest.mark.parametrize(("attack", "arguments", "words"), ARGUMENTS)
-def test_attacks_that_cannot_be_made_are_refused_in_one_line(attack, arguments, words: str) -> None:
-    with pytest.raises(ArgumentError, match=words) as caught:
-        adversaries.check(attack, arguments, "attacks.x")
-    assert "\n" not in str(caught.value)
-
-
-def test_an_attack_that_raises_is_one_line_too(system: System) -> None:
-    for attack, arguments in (
-        ("LocalSearchAttack", {"t": 0}),
-        ("LinfSPSAAttack", {"eps": 0.1, "max_batch_size": 0}),
-    ):
-        with pytest.raises(
-            ArgumentError, match=f"{attack} fails with these arguments .*; it is {attack}.predict, "
-        ) as caught:
-            run(system, attack, "l2", 5, **arguments)
-        assert "\n" not in str(caught.value)
-
-
-def test_whole_numbers_are_numbers_and_counts_are_whole(system: System) -> None:
-    assert run(system, "L2PGDAttack", "l2", 20, eps=2, eps_iter=0.5, nb_iter=10).success.any()
-    assert np.array_equal(
-        run(system, "FGM", "l2", 5, eps=1).images, run(system, "FGM", "l2", 5, eps=1.0).images
-    )
-    assert (
-        run(system, "LinfPGDAttack", "linf", 20, nb_iter=5).linf.max() <= 0.3
-    )  # the attack's own eps
-    adversaries.check(
-        "CarliniWagnerL2Attack", {"confidence": 0.5, "initial_const": 1.5, "clip_min": 0.0}
-    )
-
-
-def test_attacks_are_refused_before_the_training(tmp_path: Path) -> None:
-    values = params.parse(
-        SMOKE.replace("{eps: 0.2, delta: 0.01, lr: 0.05, nb_iter: 5", "{delta: 0.01, nb_iter: 5")
-    )
-    with pytest.raises(
-        ArgumentError, match="attacks.spsa_05 .LinfSPSAAttack..arguments: lacks eps"
-    ):
-        Run("classifier", "smoke", values, journaled=False).check_attacks()
-    Run("classifier", "smoke", params.parse(SMOKE), journaled=False).check_attacks()
-
-
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -551,150 +363,8 @@ def test_stage_stops_where_an_attack_is_unsound(
     assert not (tmp_path / "out").exists()
 
 
-# the adaptive attack
-
-
-@pytest.mark.parametrize("name", DETECTORS)
-def test_target_scores_as_the_pipeline_does_and_its_gradient_is_that_of_finite_differences(
-    system, name: str
-) -> None:
-    batch = system.extractor.whole(system.images[:50], 50)
-    expected = system.detectors.score(batch)[name]
-    logits, score = system.target(name)(to_unit(system.images[:50]))
-    assert logits.numpy() == pytest.approx(batch.logits, abs=1e-4)
-    assert score.numpy() == pytest.approx(expected, rel=1e-4, abs=1e-4)
-
-    double = copy.deepcopy(system.detectors)
-    double.density.double(), double.guard.double()
-    extractor = Extractor(copy.deepcopy(system.model).double(), "penultimate", None, CPU)
-    through = adaptive.target(extractor, double.differentiable(name))
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(4, 1, 8, 8, generator=generator, dtype=torch.double).requires_grad_()
-    direction = torch.randn(4, 1, 8, 8, generator=generator, dtype=torch.double)
-    for part in (lambda q: through(q)[1], lambda q: through(q)[0][:, 3]):
-        (gradient,) = torch.autograd.grad(part(x).sum(), x)
-        h = 1e-6
-        difference = (part(x + h * direction) - part(x - h * direction)).detach() / (2 * h)
-        found = (gradient * direction).sum((1, 2, 3))
-        assert (found.abs() > 0).all()
-        assert found.numpy() == pytest.approx(difference.numpy(), rel=1e-4, abs=1e-7)
-
-
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.24])
-def test_above_the_threshold_is_a_p_value_of_at_most_alpha(
-    ties: bool, alpha: float, rng: np.random.Generator
-) -> None:
-    calibration = rng.normal(size=99).round(1 if ties else 9)
-    limit = adaptive.threshold(calibration, alpha)
-    s = np.r_[rng.normal(size=1000).round(1), calibration, calibration + 1e-9, 9.0]
-    assert np.array_equal(s > limit, conformal.p_values(calibration, s) <= alpha)
-    with pytest.raises(ArgumentError, match="detection.alpha is 0.009, expected at least 1/100"):
-        adaptive.threshold(calibration, 0.009)
-
-
-EASY = adaptive.Settings(0.08, 8, (0.0,), 1, 200, 0)
-
-
 def attack(
     system: System, name: str, settings: adaptive.Settings, n: int = 200
 ) -> adaptive.Adaptive:
     x, y = system.images[:n], system.labels[:n]
     return adaptive.attack(system.target(name), system.calibration[name], 0.1, x, y, settings, CPU)
-
-
-@pytest.mark.parametrize("name", ["nll", "joint", "msp", "mahalanobis", "knn"])
-def test_knowing_the_detector_never_weakens_the_attack(system: System, name: str) -> None:
-    x, y = system.images[:200], system.labels[:200]
-    plain = run(system, "LinfPGDAttack", "linf", 200, eps=0.08, eps_iter=0.025, nb_iter=8)
-    found = {"plain": system.judge(name, plain.images, y)[1]}
-    for label, change in {
-        "zero": {},
-        "lambda": {"lambdas": (0.0, 0.3, 3.0)},
-        "steps": {"lambdas": (0.0, 0.3, 3.0), "steps": 20},
-        "restarts": {"lambdas": (0.0, 0.3, 3.0), "steps": 20, "restarts": 2},
-    }.items():
-        made = attack(system, name, dataclasses.replace(EASY, **change))
-        success, found[label] = system.judge(name, made.images, y)
-        assert np.array_equal(success, made.success)
-        assert (
-            found[label] != made.undetected
-        ).mean() <= 0.01  # float32 beside float64 at the threshold
-        assert (np.abs(made.images.astype(int) - x) <= int(0.08 * 255)).all()
-        assert np.array_equal(made.images[~success], x[~success])
-    rates = {label: undetected.mean() for label, undetected in found.items()}
-    assert rates["zero"] <= rates["lambda"] <= rates["steps"] <= rates["restarts"], rates
-    assert rates["plain"] <= rates["lambda"], rates
-    assert rates["plain"] < rates["restarts"], rates
-
-
-def test_lambda_0_succeeds_as_often_as_plain_pgd(system: System) -> None:
-    """With a detector that is never silent the descent uses all of its steps, as plain PGD does."""
-    plain = run(
-        system, "LinfPGDAttack", "linf", eps=0.08, eps_iter=0.01, nb_iter=20, rand_init=False
-    )
-    x, y = system.images, system.labels
-    settings = dataclasses.replace(EASY, steps=20, batch_size=500)
-
-    def loud(q: Tensor) -> tuple[Tensor, Tensor]:
-        logits = system.model(q)
-        return logits, 9.0 + logits.sum(1) * 0
-
-    made = adaptive.attack(loud, np.arange(100) / 100, 0.1, x, y, settings, CPU)
-    assert not made.undetected.any()
-    assert 0.1 < plain.success.mean() < 0.9
-    assert made.success.mean() >= plain.success.mean()
-    assert made.success.mean() == pytest.approx(plain.success.mean(), abs=0.03)
-
-
-def test_a_detector_that_never_fires_is_evaded_by_every_success(system: System) -> None:
-    silent = lambda q: (system.model(q), -9.0 + q.sum((1, 2, 3)) * 0)  # noqa: E731
-    x, y = system.images[:50], system.labels[:50]
-    made = adaptive.attack(
-        silent, np.arange(100) / 100, 0.1, x, y, dataclasses.replace(EASY, eps=0.3), CPU
-    )
-    assert np.array_equal(made.undetected, made.success)
-    assert made.success.all()
-
-
-def test_attack_is_a_function_of_its_seed_and_not_of_the_batch_size(system: System) -> None:
-    settings = dataclasses.replace(EASY, lambdas=(0.0, 1.0), restarts=2)
-    first, again = (attack(system, "nll", settings, 60) for _ in range(2))
-    other = attack(system, "nll", dataclasses.replace(settings, batch_size=17), 60)
-    assert np.array_equal(first.images, again.images)
-    assert (first.undetected != other.undetected).sum() <= 1  # float32 kernels round differently
-
-
-def test_rows_have_exact_intervals_and_refuse_an_attack_weaker_than_plain_pgd() -> None:
-    won, lost, p = (
-        np.arange(10) < 8,
-        np.zeros(10, bool),
-        {"msp": np.r_[np.full(5, 0.04), np.full(5, 0.2)]},
-    )
-    first, second = adaptive.rows(0.1, {"none": (won, p), "msp": (won, p)}, 0.05, 0.95)
-    assert first == {
-        "target": "none",
-        "eps": 0.1,
-        "score": "msp",
-        "attempted": 10,
-        "succeeded": 8,
-        "undetected": 3,
-        "rate": 0.3,
-        # Clopper and Pearson's
-        "low": pytest.approx(0.0667, abs=1e-4),
-        "high": pytest.approx(0.6525, abs=1e-4),
-    }
-    assert second["rate"] == 0.3
-    loud = {"msp": np.full(10, 0.2)}
-    with pytest.raises(
-        ArgumentError, match=r"detectors .msp. is undetected at a rate of 0.000, plain PGD of 0.800"
-    ):
-        adaptive.rows(0.1, {"none": (won, loud), "msp": (lost, loud)}, 0.05, 0.95)
-
-
-def test_unknown_detectors_are_named(system: System) -> None:
-    with pytest.raises(
-        ArgumentError,
-        match="detectors is 'odin', expected one of guard, nll, joint, msp",
-    ):
-        system.target("odin")(to_unit(system.images[:2]))

@@ -1,0 +1,193 @@
+"""Attacks of advertorch, checked before there is anything to attack."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import ROOT
+from sklearn.datasets import load_digits
+
+from mistakes.attacks import adaptive, adversarial, adversaries
+from mistakes.config import params
+from mistakes.data.features import Batch
+from mistakes.detectors import baselines, conformal, density, guard, scoring
+from mistakes.errors import ArgumentError
+from mistakes.networks import architectures, training
+from mistakes.networks.extraction import Extractor
+from mistakes.pipeline.runner import Run
+
+SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A small trained network with its detectors, calibrated, and images that it classifies
+    correctly.
+    """
+
+    model: architectures.Classifier
+    extractor: Extractor
+    detectors: scoring.Detectors
+    calibration: dict[str, np.ndarray]
+    images: np.ndarray
+    labels: np.ndarray
+
+    def target(self, name: str) -> adaptive.Target:
+        return adaptive.target(self.extractor, self.detectors.differentiable(name))
+
+    def judge(
+        self, name: str, images: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return success and undetected success at alpha = 0.1, by the scores and p-values that the
+        pipeline uses.
+        """
+        batch: Batch = self.extractor.whole(images, 500)
+        score = self.detectors.score(batch)[name]
+        success = batch.logits.argmax(1) != labels
+        return success, success & (conformal.p_values(self.calibration[name], score) > 0.1)
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> System:
+    digits = load_digits()
+    images, labels = (digits.images * 255 / 16).round().astype(np.uint8)[:, None], digits.target
+    schedule = training.Schedule(8, 32, 0.05, 0.9, 1e-4, False, 0, "float32", 0)
+    model = architectures.new("small_cnn", 8, 10, images[:900], 0)
+    checkpoint = tmp_path_factory.mktemp("system") / "c.safetensors"
+    training.train(model, images[:900], labels[:900], schedule, CPU, lambda *_: {}, checkpoint)
+    model.eval().requires_grad_(False)
+    extractor = Extractor(model, "penultimate", None, CPU)
+    fit, cal = extractor.whole(images[:900], 500), extractor.whole(images[900:1200], 500)
+    settings = density.Optimisation(4, 4, 64, 1e-3, 5.0, 0)
+    nothing = lambda *_, **__: None  # noqa: E731
+    flow = density.fit(
+        fit.features, cal.features, "maf", "direction_norm", 8, 2, 16, settings, CPU, nothing
+    ).density
+    others = baselines.fit(
+        fit.features, fit.logits, labels[:900], baselines.Settings(0, 0.1, None, 5, 8, 5, 900, 0.5)
+    )
+    flow.requires_grad_(False)
+    right = cal.take(np.flatnonzero(cal.logits.argmax(1) == labels[900:1200]))
+    shares = dict.fromkeys(guard.PARTS, 0.2)
+    reference = (right.early, right.logits, density.evaluate(flow.log_prob, right.features))
+    guarded = guard.fit(
+        fit.early, fit.logits, reference, guard.Settings(0, shares, 16, 5, 64, 2e-3)
+    )
+    detectors = scoring.Detectors(flow, others, guarded)
+    calibration = detectors.score(right)
+    origin = (
+        adversarial.initially_correct(model, images[1200:], labels[1200:], 500, 0, CPU, 500) + 1200
+    )
+    assert len(origin) >= 480
+    return System(model, extractor, detectors, calibration, images[origin], labels[origin])
+
+
+def run(
+    system: System, attack: str, norm: str, n: int = 500, batch_size: int = 500, **arguments: float
+):
+    x, y = system.images[:n], system.labels[:n]
+    return adversarial.run(system.model, x, y, attack, norm, arguments, 0, CPU, batch_size)
+
+
+def test_unknown_attacks_and_arguments_are_named(system: System) -> None:
+    with pytest.raises(ArgumentError, match="class of advertorch.attacks: .*LinfPGDAttack"):
+        run(system, "NoSuchAttack", "l2")
+    with pytest.raises(ArgumentError, match="is 'epsilon', expected one of .*eps"):
+        run(system, "GradientSignAttack", "linf", epsilon=1.0)
+
+
+ARGUMENTS = [
+    (
+        "LinfSPSAAttack",
+        {"delta": 0.1},
+        r"attacks.x \(LinfSPSAAttack\).arguments: lacks eps, which it needs; it may have del",
+    ),
+    (
+        "FGSMAttack",
+        {},
+        (
+            r"attacks.x.attack is 'FGSMAttack', expected a class of advertorch.attacks:"
+            r" .*GradientSignAttack"
+        ),
+    ),
+    (
+        "FastFeatureAttack",
+        {},
+        "attack is 'FastFeatureAttack', expected a class",
+    ),  # it wants a guide, not a label
+    ("ChooseBestAttack", {}, "attack is 'ChooseBestAttack', expected a class"),  # of other attacks
+    ("Attack", {}, "attack is 'Attack', expected a class"),  # abstract
+    (
+        "ElasticNetL1Attack",
+        {"epsilon": 1},
+        "arguments is 'epsilon', expected one of confidence, targeted, ",
+    ),
+    (
+        "LinfPGDAttack",
+        {"nb_iter": 2.5},
+        r"nb_iter is 2.5, expected a whole number \(its default is 40\)",
+    ),
+    ("LinfPGDAttack", {"nb_iter": True}, "nb_iter is True, expected a whole number"),
+    ("LinfPGDAttack", {"targeted": 1}, "targeted is 1, expected true or false"),
+    ("LinfPGDAttack", {"eps": float("nan")}, "eps is nan, expected a number"),
+    ("LinfPGDAttack", {"eps": -0.1}, "eps is -0.1, expected 0 or more"),
+    ("FABAttack", {"norm": 2}, r"norm is 2, expected to be left out \(its default is Linf\)"),
+    (
+        "CarliniWagnerL2Attack",
+        {"num_classes": 10},
+        "arguments is 'num_classes', expected one of confidence",
+    ),
+]
+
+
+@pytest.mark.parametrize(("attack", "arguments", "words"), ARGUMENTS)
+def test_attacks_that_cannot_be_made_are_refused_in_one_line(attack, arguments, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words) as caught:
+        adversaries.check(attack, arguments, "attacks.x")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_attack_that_raises_is_one_line_too(system: System) -> None:
+    for attack, arguments in (
+        ("LocalSearchAttack", {"t": 0}),
+        ("LinfSPSAAttack", {"eps": 0.1, "max_batch_size": 0}),
+    ):
+        with pytest.raises(
+            ArgumentError, match=f"{attack} fails with these arguments .*; it is {attack}.predict, "
+        ) as caught:
+            run(system, attack, "l2", 5, **arguments)
+        assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_are_numbers_and_counts_are_whole(system: System) -> None:
+    assert run(system, "L2PGDAttack", "l2", 20, eps=2, eps_iter=0.5, nb_iter=10).success.any()
+    assert np.array_equal(
+        run(system, "FGM", "l2", 5, eps=1).images, run(system, "FGM", "l2", 5, eps=1.0).images
+    )
+    assert (
+        run(system, "LinfPGDAttack", "linf", 20, nb_iter=5).linf.max() <= 0.3
+    )  # the attack's own eps
+    adversaries.check(
+        "CarliniWagnerL2Attack", {"confidence": 0.5, "initial_const": 1.5, "clip_min": 0.0}
+    )
+
+
+def test_attacks_are_refused_before_the_training(tmp_path: Path) -> None:
+    values = params.parse(
+        SMOKE.replace("{eps: 0.2, delta: 0.01, lr: 0.05, nb_iter: 5", "{delta: 0.01, nb_iter: 5")
+    )
+    with pytest.raises(
+        ArgumentError, match="attacks.spsa_05 .LinfSPSAAttack..arguments: lacks eps"
+    ):
+        Run("classifier", "smoke", values, journaled=False).check_attacks()
+    Run("classifier", "smoke", params.parse(SMOKE), journaled=False).check_attacks()
+
+
+def attack(
+    system: System, name: str, settings: adaptive.Settings, n: int = 200
+) -> adaptive.Adaptive:
+    x, y = system.images[:n], system.labels[:n]
+    return adaptive.attack(system.target(name), system.calibration[name], 0.1, x, y, settings, CPU)

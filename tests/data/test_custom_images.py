@@ -1,0 +1,182 @@
+"""Custom OOD sets."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from commands import SMOKE, run
+from pictures import GOOD, SETTINGS, as_folder, as_zip, contents, picture
+
+from mistakes.config import params
+from mistakes.data import (
+    pictures,
+)
+from mistakes.errors import InputError
+
+Stages = Callable[..., str]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """Run a stage in tmp_path, where the test is too; return what it printed, or its one line of
+    refusal.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def in_it(name: str, *paths: str, refused: bool = False) -> str:
+        done = run(tmp_path, name, *paths)
+        assert done.returncode == (2 if refused else 0), done
+        if not refused:
+            return done.stdout + done.stderr
+        (line,) = done.stderr.splitlines()
+        assert not Path(paths[-1]).exists()
+        return line
+
+    return in_it
+
+
+def settings(
+    images: dict[str, object] | None = None, sets: list[str] | None = None, **raw: object
+) -> None:
+    values = yaml.safe_load(SMOKE) | {"raw": SETTINGS | raw}
+    values["images"] |= {"val": 2, "cal": 3, "test": 2} | (images or {})
+    values["ood"] |= {"sets": sets or ["uniform"], "images": 30}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+
+
+def warnings(folder: str = "data/images") -> str:
+    return "\n".join(json.loads(Path(folder, "warnings.json").read_text()))
+
+
+def below(prefix: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"{prefix}/{name}": content for name, content in files.items()}
+
+
+TEST = {
+    f"{name}/{i}.png": picture(100 + 10 * label + i)
+    for label, name in enumerate(("bird", "cat"))
+    for i in range(3)
+}
+
+
+# own OOD sets
+
+
+def test_own_ood_sets_of_any_layout_take_the_form_of_the_images(
+    tmp_path: Path, stage: Stages
+) -> None:
+    as_folder(tmp_path / "own", GOOD)
+    flat = {f"{i}.png": picture(300 + i, 30, 20) for i in range(5)} | {
+        "notes.txt": b"x",
+        "grey.png": picture(1, mode="L"),
+    }
+    as_folder(tmp_path / "flat", flat)
+    as_zip(tmp_path / "deep.zip", below("train", TEST) | {"test/x/y.gif": picture(800, kind="GIF")})
+    settings(
+        {}, ["flat", "deep", "uniform"], ood={"flat": "flat", "deep": "deep.zip", "spare": "flat"}
+    )
+    printed = stage("raw", "data/raw")
+    assert "raw: flat: 6 images" in printed
+    stage("images", "data/raw", "data/images")
+    assert (
+        "raw.ood.flat: files that are no images of a class are left out (1): notes.txt"
+        in warnings()
+    )
+    stage("ood", "data/images/test", "data/raw", "data/ood")
+    assert json.loads(Path("data/ood/metrics.json").read_text()) == {
+        "n.flat": 6,
+        "n.deep": 7,
+        "n.uniform": 30,
+    }
+    for name, n in (("flat", 6), ("deep", 7)):
+        assert np.load(f"data/ood/sets/{name}/images.npy").shape == (n, 3, 12, 12)
+    assert (
+        warnings("data/ood")
+        == "the set spare of raw.ood is not used, for ood.sets does not name it"
+    )
+    assert pd.read_csv("data/raw/ood/deep/files.csv")["file"].tolist()[-1] == "train/cat/2.png"
+
+
+def test_own_ood_sets_change_nothing_in_the_splits(tmp_path: Path, stage: Stages) -> None:
+    as_folder(tmp_path / "own", GOOD)
+    as_folder(tmp_path / "far", TEST)
+    for number, ood in enumerate(({}, {"far": "far"})):
+        settings({}, [*ood, "uniform"], ood=ood)
+        stage("raw", f"data/raw{number}")
+        stage("images", f"data/raw{number}", f"data/images{number}")
+    assert contents(tmp_path / "data/images0") == contents(tmp_path / "data/images1")
+
+
+def test_own_ood_sets_beside_a_fetched_data_set(tmp_path: Path, stage: Stages) -> None:
+    as_folder(tmp_path / "far", TEST | {"torn.png": GOOD["bird/1.png"][:90]})
+    settings({"val": 150, "cal": 300, "test": 500}, ["far", "uniform"])
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["raw"] = {"dataset": "digits", "ood": {"far": "far"}}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    stage("raw", "data/raw")
+    stage("images", "data/raw", "data/images")
+    assert "raw.ood.far: files that cannot be read are left out (1): torn.png" in warnings()
+    stage("ood", "data/images/test", "data/raw", "data/ood")
+    made = np.load("data/ood/sets/far/images.npy")
+    assert made.shape == (6, 1, 8, 8)
+    first = pictures.decode(TEST["bird/0.png"], (8, 8), 1)
+    assert np.array_equal(made[0], first)
+
+
+@pytest.mark.parametrize(
+    ("ood", "words"),
+    [
+        (
+            {"far": "nowhere"},
+            "nowhere: missing; expected a folder of images, or a zip or tar of one",
+        ),
+        ({"far": "empty"}, "empty: no image that can be read among 1 files"),
+        ({"far": "torn"}, "torn: 1 of 1 files cannot be read: 1.png (not an image)"),
+        (
+            {"far": None},
+            'raw.ood is {"far": null}, expected a path for far, since only fashion_mnist, mnist',
+        ),
+        (
+            {"glyphs": "far"},
+            "expected other names than digits, glyphs, uniform, gaussian, inverted, patch_shuffled",
+        ),
+        (
+            {"test": "far"},
+            "expected other names than fit, test, novel_classes, which are sets already",
+        ),
+        (
+            {"pgd_02": "far"},
+            "raw.ood.pgd_02 has the name of an attack or a corruption; give it another",
+        ),
+        (
+            {"blur_3": "far"},
+            "raw.ood.blur_3 has the name of an attack or a corruption; give it another",
+        ),
+        ({"a b": "far"}, "raw.ood has a key 'a b', but a name has letters, digits and _ only"),
+        ({"far": 3}, "raw.ood.far is 3, expected text"),
+        ("far", "raw.ood is 'far', expected a list"),
+    ],
+)
+def test_own_ood_sets_that_cannot_be_taken(
+    tmp_path: Path, stage: Stages, ood: object, words: str
+) -> None:
+    as_folder(tmp_path / "own", GOOD)
+    as_folder(tmp_path, {"far/1.png": picture(1), "empty/1.txt": b"x", "torn/1.png": b"x"})
+    settings({}, ["uniform"], ood=ood)
+    assert words in stage("raw", "data/raw", refused=True)
+
+
+def test_a_mapping_may_name_sets_to_be_fetched_and_paths() -> None:
+    values = yaml.safe_load(SMOKE) | {
+        "raw": {"dataset": "mnist", "ood": {"svhn": None, "far": "own/far"}}
+    }
+    values["ood"]["sets"] = ["svhn", "far", "uniform"]
+    assert params.parse(yaml.safe_dump(values)).raw.ood == {"svhn": None, "far": "own/far"}
+    with pytest.raises(InputError, match="raw.ood is .*expected other data sets than raw.dataset"):
+        params.parse(
+            yaml.safe_dump(values | {"raw": {"dataset": "svhn", "ood": {"svhn": None, "far": "x"}}})
+        )
