@@ -33,7 +33,12 @@ def use(paths: list[Path], base: str, force: bool) -> None:
 
 
 def check(
-    model: Path, paths: list[Path], alpha: float | None, trust: bool, skip_corrupt: bool
+    model: Path,
+    paths: list[Path],
+    alpha: float | None,
+    trust: bool,
+    skip_corrupt: bool,
+    device: str,
 ) -> None:
     """Print the guard's answer to new images (or files of features and logits) as CSV: a row for
     each input.
@@ -47,7 +52,7 @@ def check(
     if trust:  # an entry point may lie in the folder where one stands, or in the project's
         sys.path[:0] = ["", str(project.find() or "")]
     answer, left_out = predict_files.check(
-        guard_model.load(model, trust), paths, alpha, skip_corrupt
+        guard_model.load(model, trust, device), paths, alpha, skip_corrupt
     )
     print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
     print(
@@ -250,6 +255,11 @@ _ARGUMENTS: dict[Callable[..., None], dict[str, dict[str, Any]]] = {
         "--skip-corrupt": {
             "action": "store_true",
             "help": "leave out images that cannot be read",
+        },
+        "--device": {
+            "choices": ["auto", "cpu", "cuda"],
+            "default": "auto",
+            "help": "what it computes on (default: auto, CUDA where there is one)",
         },
     },
     repair: {},

@@ -64,8 +64,8 @@ def main(
     if not models.differentiable(model, images, device):
         return precomputed.decline(*declined, models.NO_GRADIENT)
     extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
-    detectors = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
-    attacked, targets = detectors.to(device), detectors.applicable(section.detectors, run.warn)
+    fitted = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
+    detectors, targets = fitted.to(device), fitted.applicable(section.detectors, run.warn)
     calibrated = load_table(calibration)
     size, seed = section.batch_size, section.seed
     drawn = adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
@@ -82,7 +82,7 @@ def main(
         pgd = adversarial.run(victim, x, y, "LinfPGDAttack", "linf", plain, seed, device, size)
         made = {"none": pgd.images}
         for name in targets:
-            score, known = attacked.differentiable(name), calibrated[name].to_numpy()
+            score, known = detectors.differentiable(name), calibrated[name].to_numpy()
             target = adaptive.target(extractor, score, bool(saturated.any()))
             made[name] = adaptive.attack(target, known, alpha, x, y, settings, device).images
             print(f"adaptive: attacked {name} at eps {eps:g}", flush=True)

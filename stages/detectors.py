@@ -39,6 +39,7 @@ def fit_baselines(
         baselines.Settings(**section),
         new.features,
         new.logits,
+        run.device,
     )
     run.note(**{f"cost.{key}": value for key, value in costs.items()})
     for name, reason in fitted.left_out.items():
@@ -66,7 +67,7 @@ def main(
         for sentence in gaussians.rare(torch.as_tensor(of.copy()), load_json(classes), which):
             run.warn(sentence)
 
-    flow_density = density.load(flow)
+    flow_density = density.load(flow).to(run.device)
     everyone = run.params.detectors.calibration == "all"  # then no label of val or cal is looked at
     right = (validation.logits.argmax(1) == truth_val) | everyone
     reference = (
@@ -79,6 +80,7 @@ def main(
         training.logits,
         reference,
         guards.Settings(**run.params.detectors.guard.model_dump()),
+        run.device,
     )
     guards.save(guard, out / "guard.safetensors")
 

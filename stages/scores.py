@@ -53,7 +53,8 @@ def main(
     """Write out/scores.parquet: a row per input, a column per score and, with the prefix p_, its
     conformal p-value.
     """
-    detectors = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
+    fitted = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
+    detectors = fitted.to(run.device)
     network = None if precomputed.outputs_in(novel_classes) else models.load(classifier)
     outputs = extraction.of_sets(network, **run.params.features.model_dump(), device=run.device)
     calibrated = load_table(calibration)

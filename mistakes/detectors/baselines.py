@@ -12,8 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mistakes import devices
 from mistakes.artifacts import Array, load_tensors, save_tensors
-from mistakes.detectors.detector import Data, Detector, InapplicableError, Settings, State
+from mistakes.detectors.detector import (
+    Data,
+    Detector,
+    InapplicableError,
+    Settings,
+    State,
+)
 from mistakes.detectors.feature_based import (
     GMM,
     KNN,
@@ -71,12 +78,12 @@ class Baselines(nn.Module):
         self, features: Array, logits: Array, names: Sequence[str] | None = None
     ) -> dict[str, Array]:
         """Return what forward does as arrays, float64 (n,), of arrays of any length."""
-        starts = range(0, max(1, len(features)), _ROWS)
+        z, f, device = _tensor(features), _tensor(logits), devices.of(self)
         parts = [
-            self(_tensor(features[i : i + _ROWS]), _tensor(logits[i : i + _ROWS]), names)
-            for i in starts
+            self(z[i : i + _ROWS].to(device), f[i : i + _ROWS].to(device), names)
+            for i in range(0, max(1, len(z)), _ROWS)
         ]
-        return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+        return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
 def _tensor(array: Array) -> Tensor:
@@ -89,8 +96,10 @@ def fit(
     labels: Array,
     settings: Settings,
     names: Sequence[str] | None = None,
+    device: torch.device = devices.CPU,
 ) -> Baselines:
-    """Fit ``names`` (all of them by default; without vim where ``vim_share`` is None).
+    """Fit ``names`` (all of them by default; without vim where ``vim_share`` is None) on
+    ``device``, where they then score.
 
     features : (n, d). logits : (n, k). labels : int (n,). Baselines that do not apply are in
     ``left_out``.
@@ -104,14 +113,15 @@ def fit(
     >>> [(name, score.shape) for name, score in fitted.score(z[:3], z[:3, :2]).items()]
     [('msp', (3,)), ('knn', (3,))]
     """
-    data, fitted = _data(features, logits, labels), Baselines()
+    data, fitted = _data(features, logits, labels, device), Baselines()
     for name in names or _wanted(settings):
         _add(fitted, name, data, settings)
     return fitted
 
 
-def _data(features: Array, logits: Array, labels: Array) -> Data:
-    return Data(_tensor(features).double(), _tensor(logits).double(), _tensor(labels).long())
+def _data(features: Array, logits: Array, labels: Array, device: torch.device) -> Data:
+    z, f, y = (_tensor(part).to(device) for part in (features, logits, labels))
+    return Data(z.double(), f.double(), y.long())
 
 
 def _wanted(settings: Settings) -> list[str]:
@@ -121,13 +131,19 @@ def _wanted(settings: Settings) -> list[str]:
 def _add(fitted: Baselines, name: str, data: Data, settings: Settings) -> None:
     """Put the baseline ``name`` into ``fitted``, or the reason why it cannot be fitted."""
     try:
-        fitted.detectors[name] = DETECTORS[name]().fit(data, settings)
+        fitted.detectors[name] = DETECTORS[name]().fit(data, settings).to(data.z.device)
     except (InapplicableError, torch.linalg.LinAlgError) as error:
         fitted.left_out[name] = str(error).splitlines()[0]
 
 
 def measure(
-    features: Array, logits: Array, labels: Array, settings: Settings, new: Array, new_logits: Array
+    features: Array,
+    logits: Array,
+    labels: Array,
+    settings: Settings,
+    new: Array,
+    new_logits: Array,
+    device: torch.device = devices.CPU,
 ) -> tuple[Baselines, dict[str, float]]:
     """Fit as ``fit`` does, score ``new`` features (m, d), and return what each baseline costs.
 
@@ -135,7 +151,7 @@ def measure(
     NAME.fit_seconds, NAME.score_seconds (of all of ``new``) and NAME.megabytes, 10^6 bytes of what
     was fitted.
     """
-    data, fitted, costs = _data(features, logits, labels), Baselines(), {}
+    data, fitted, costs = _data(features, logits, labels, device), Baselines(), {}
     for name in _wanted(settings):
         started = time.perf_counter()
         _add(fitted, name, data, settings)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mistakes import devices
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.detectors import flows
 from mistakes.errors import ArgumentError, InputError
@@ -322,18 +323,20 @@ def _mean(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> float:
 @torch.no_grad()
 def evaluate(log_prob: Callable[[Tensor], Tensor], z: Array) -> Array:
     """Return ``log_prob`` of features (n, d), nats (n,), float32; float64 where float32 cannot hold
-    one of them.
+    one of them. Where ``log_prob`` is a Density's, it is computed on that one's device.
     """
+    density = getattr(log_prob, "__self__", None)
+    device = devices.of(density) if isinstance(density, Density) else devices.CPU
     parts = [
-        log_prob(torch.as_tensor(z[i : i + 10_000].copy()))
+        log_prob(torch.as_tensor(z[i : i + 10_000].copy()).to(device)).cpu()
         for i in range(0, max(1, len(z)), 10_000)
     ]
     found = torch.cat(parts)
     far = ~torch.isfinite(found)
-    if far.any() and isinstance(density := getattr(log_prob, "__self__", None), Density):
+    if far.any() and isinstance(density, Density):
         wide = getattr(copy.deepcopy(density).double(), log_prob.__name__)
         found = found.double()
-        found[far] = wide(torch.as_tensor(z[far.numpy()]).double())
+        found[far] = wide(torch.as_tensor(z[far.numpy()]).double().to(device)).cpu()
     return found.numpy()
 
 
@@ -343,7 +346,7 @@ def place(density: Density, z: Array) -> Array:
 
     For drawing only. The second is 0 where the flow has one coordinate.
     """
-    wide = copy.deepcopy(density.preprocessing).double()
+    wide = copy.deepcopy(density.preprocessing).double().cpu()
     starts = range(0, max(1, len(z)), 10_000)
     parts = [wide(torch.as_tensor(z[i : i + 10_000].copy()).double())[0][:, :2] for i in starts]
     found = torch.cat(parts).numpy()

@@ -101,7 +101,7 @@ class KNN(Detector):
                 f"detectors.knn_k is {settings.knn_k}, and the bank has {size} images"
             )
         drawn = np.random.default_rng(settings.seed).permutation(len(data.z))[:size]
-        bank = _unit(data.z[torch.as_tensor(np.sort(drawn))]).float()
+        bank = _unit(data.z[torch.as_tensor(np.sort(drawn), device=data.z.device)]).float()
         return self.keep(bank=bank, k=torch.tensor(settings.knn_k))
 
     def forward(self, z: Tensor, f: Tensor) -> Tensor:
@@ -136,10 +136,9 @@ class ViM(Detector):
         """
         assert settings.vim_share is not None
         mean, centre = data.z.mean(0), data.f.mean(0)
-        solved = torch.linalg.lstsq(
-            data.z - mean, data.f - centre, rcond=gaussians.VARIES**0.5, driver="gelsd"
-        )
-        W = solved.solution.T  # (k, d)
+        left, right = (data.z - mean).cpu(), (data.f - centre).cpu()  # gelsd is for the CPU only
+        solved = torch.linalg.lstsq(left, right, rcond=gaussians.VARIES**0.5, driver="gelsd")
+        W = solved.solution.T.to(data.z.device)  # (k, d)
         misfit = ((data.z - mean) @ W.T - (data.f - centre)).square().mean().sqrt() / (
             data.f - centre
         ).std()

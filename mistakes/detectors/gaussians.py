@@ -48,7 +48,7 @@ def relative(z: Tensor, labels: Tensor) -> State:
         classes["factors"][0],
         y.mean(0)[None],
         _covariance(y - y.mean(0))[None],
-        torch.ones(1, dtype=z.dtype),
+        z.new_ones(1),
     )
     return classes | {f"background_{key}": background[key] for key in ("factors", "shifts")}
 
@@ -114,9 +114,10 @@ def mixture(z: Tensor, components: int, principal: int, seed: int) -> State:
     whitening = whitening[:, :principal]
     y, centre = (z - z.mean(0)) @ whitening, z.mean(0) @ whitening
     mixed = GaussianMixture(components, reg_covar=RIDGE, init_params="k-means++", random_state=seed)
-    found = mixed.fit(y.numpy())
-    means, covariances, weights = map(
-        torch.as_tensor, (found.means_, found.covariances_, found.weights_)
+    found = mixed.fit(y.cpu().numpy())
+    means, covariances, weights = (
+        torch.as_tensor(part, device=z.device)
+        for part in (found.means_, found.covariances_, found.weights_)
     )
     return _state(whitening, means + centre, covariances, weights)
 
@@ -145,7 +146,7 @@ def _by_class(
     found, index = labels.unique(return_inverse=True)
     number, index = (len(found), index) if classes is None else (classes, labels)
     counts = index.bincount(minlength=number)[:, None]
-    sums = torch.zeros(number, z.shape[1], dtype=z.dtype).index_add_(0, index, z)
+    sums = z.new_zeros(number, z.shape[1]).index_add_(0, index, z)
     means = torch.where(counts > 0, sums / counts, z.mean(0))
     return means, z - means[index], index
 
@@ -156,10 +157,11 @@ def _shrunk(y: Tensor) -> Tensor:
     """
     from sklearn.covariance import ledoit_wolf
 
-    within = torch.eye(y.shape[1], dtype=y.dtype)
+    within = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
     if len(y) < FEW or not y.shape[1]:
         return within
-    covariance = torch.as_tensor(ledoit_wolf(y.numpy(), assume_centered=True)[0])
+    found, _ = ledoit_wolf(y.cpu().numpy(), assume_centered=True)
+    covariance = torch.as_tensor(found, device=y.device)
     return covariance if torch.linalg.eigvalsh(covariance)[0] > VARIES else within
 
 
@@ -184,7 +186,8 @@ def _state(whitening: Tensor, means: Tensor, covariances: Tensor, weights: Tenso
     """
     m = whitening.shape[1]
     lower = torch.linalg.cholesky(covariances)
-    inverse = torch.linalg.solve_triangular(lower, torch.eye(m, dtype=lower.dtype), upper=False)
+    identity = torch.eye(m, dtype=lower.dtype, device=lower.device)
+    inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
     volume = (
         whitening.norm(dim=0).log().sum()
     )  # log-determinant of z -> z W, whose columns are orthogonal

@@ -25,19 +25,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mistakes import devices
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.detectors import gaussians
+from mistakes.detectors.detector import Detector
 from mistakes.detectors.pareto_tail import Tail
 from mistakes.errors import InputError
 
 PARTS = ("confidence", "probe", "evidence", "early_density", "density")
 LAST = ("confidence", "density")  # the parts that are left where there are no early features
 FARTHEST = 1e15  # standard deviations that the probe tells apart; sums of more would leave float32
+DROPPED = 0.2  # share of the probe's hidden units, in training
 _ROWS = 1000  # scored at once
 
 
@@ -72,12 +74,12 @@ class Guard(nn.Module):
         self.register_buffer("scale", torch.ones(total))
         self.register_buffer("shares", torch.ones(len(self.names), dtype=torch.double))
         layers = (
-            [nn.Linear(total, hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, classes)]
+            [nn.Linear(total, hidden), nn.ReLU(), nn.Dropout(DROPPED), nn.Linear(hidden, classes)]
             if widths
             else []
         )
         self.probe = nn.Sequential(*layers)
-        self.gaussians: list[gaussians.State] = []  # of each block
+        self.gaussians = nn.ModuleList(Detector() for _ in widths)  # what each keeps: Gaussians
         self.evidence_tails = nn.ModuleList(Tail() for _ in widths)
         self.early_tails = nn.ModuleList(Tail() for _ in widths)
         self.tails = nn.ModuleList(Tail() for _ in self.names)
@@ -138,10 +140,10 @@ class Guard(nn.Module):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Return -log p(y | block) and -log p(block) of each block, nats."""
         posterior, marginal = [], []
-        for state, block in zip(self.gaussians, early, strict=True):
-            joint = (
-                state["log_weights"] - gaussians.squared_distances(state, block.double()) / 2
-            )  # (n, k): log p(z, y)
+        for kept, block in zip(self.gaussians, early, strict=True):
+            state = dict(kept.named_buffers())
+            distances = gaussians.squared_distances(state, block.double())
+            joint = state["log_weights"] - distances / 2  # (n, k): log p(z, y)
             posterior.append(_missing(joint, predicted))
             marginal.append(-joint.logsumexp(1))
         return posterior, marginal
@@ -153,10 +155,12 @@ class Guard(nn.Module):
     @torch.no_grad()
     def explain(self, early: Sequence[Array], logits: Array, log_density: Array) -> Array:
         """Return what surprises does, for arrays of any length."""
-        slices = [slice(i, i + _ROWS) for i in range(0, max(1, len(logits)), _ROWS)]
-        return np.concatenate(
-            [self.surprises(*_tensors(early, logits, log_density, rows)).numpy() for rows in slices]
-        )
+        device = devices.of(self)
+        parts = [
+            self.surprises(*_tensors(early, logits, log_density, slice(i, i + _ROWS), device))
+            for i in range(0, max(1, len(logits)), _ROWS)
+        ]
+        return torch.cat(parts).cpu().numpy()
 
 
 def _missing(scores: Tensor, chosen: Tensor) -> Tensor:
@@ -168,11 +172,13 @@ def _missing(scores: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _tensors(
-    early: Sequence[Array], logits: Array, log_density: Array, rows: slice
+    early: Sequence[Array], logits: Array, log_density: Array, rows: slice, device: torch.device
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     # copies, for stored arrays are mapped read-only
-    parts = [torch.as_tensor(part[rows].copy()) for part in early]
-    return parts, torch.as_tensor(logits[rows].copy()), torch.as_tensor(log_density[rows].copy())
+    *parts, f, density = (
+        torch.as_tensor(part[rows].copy()).to(device) for part in (*early, logits, log_density)
+    )
+    return parts, f, density
 
 
 def fit(
@@ -180,8 +186,9 @@ def fit(
     logits: Array,
     reference: tuple[Sequence[Array], Array, Array],
     settings: Settings,
+    device: torch.device = devices.CPU,
 ) -> Guard:
-    """Fit on early features (n, m_i) and logits (n, k) of fit.
+    """Fit, on ``device``, on early features (n, m_i) and logits (n, k) of fit.
 
     reference : early features, logits and log p(z) of correctly classified images of val, whose
     p-values make the parts comparable. Raises InputError where there are none.
@@ -191,19 +198,19 @@ def fit(
             "val",
             "no input is classified correctly, so nothing makes the parts of the guard comparable",
         )
-    predicted = torch.as_tensor(logits.argmax(1))
-    guard = Guard([part.shape[1] for part in early], settings.hidden, logits.shape[1])
+    predicted = torch.as_tensor(logits.argmax(1)).to(device)
+    guard = Guard([part.shape[1] for part in early], settings.hidden, logits.shape[1]).to(device)
     if guard.widths:
-        whole = torch.cat([torch.as_tensor(part.copy()) for part in early], dim=1)
+        blocks = [torch.as_tensor(part.copy()).to(device) for part in early]
+        whole = torch.cat(blocks, dim=1)
         guard.centre, guard.scale = whole.mean(0), whole.std(0).clamp(min=1e-6)
-        blocks = [torch.as_tensor(part.copy()).double() for part in early]
-        guard.gaussians = [
-            gaussians.of_classes(block, predicted, guard.classes) for block in blocks
-        ]
+        for kept, block in zip(guard.gaussians, blocks, strict=True):
+            assert isinstance(kept, Detector)
+            kept.keep(**gaussians.of_classes(block.double(), predicted, guard.classes))
         _learn(guard, (whole - guard.centre) / guard.scale, predicted, settings)
-    guard.shares = torch.tensor([settings.shares[name] for name in guard.names], dtype=torch.double)
-    guard.shares = guard.shares if guard.widths else guard.shares / guard.shares.sum()
-    tensors = _tensors(*reference, slice(None))
+    shares = torch.tensor([settings.shares[name] for name in guard.names], dtype=torch.double)
+    guard.shares = (shares if guard.widths else shares / shares.sum()).to(device)
+    tensors = _tensors(*reference, slice(None), device)
     with torch.no_grad():
         posterior, marginal = guard._by_block(tensors[0], tensors[1].argmax(1))
         for tails, values in ((guard.evidence_tails, posterior), (guard.early_tails, marginal)):
@@ -220,18 +227,25 @@ def _fit(tail: nn.Module, scores: Tensor) -> None:
 
 
 def _learn(guard: Guard, x: Tensor, predicted: Tensor, s: Settings) -> None:
-    """Train the probe on standardised early features (n, m) and predictions (n,)."""
+    """Train the probe on standardised early features (n, m) and predictions (n,).
+
+    Everything that is drawn is drawn on the CPU, so that the probe is the same on every device.
+    """
     torch.manual_seed(s.seed)
-    for layer in guard.probe:
+    for layer in guard.probe.cpu():
         if isinstance(layer, nn.Linear):
             layer.reset_parameters()
+    guard.probe.to(x.device)
+    hidden, last = guard.probe[:2], guard.probe[3]
     optimiser = torch.optim.Adam(guard.probe.parameters(), s.learning_rate)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, s.epochs)
     generator = torch.Generator().manual_seed(s.seed)
     guard.train()
     for _ in range(s.epochs):
         for batch in torch.randperm(len(x), generator=generator).split(s.batch_size):
-            loss = functional.cross_entropy(guard.probe(x[batch]), predicted[batch])
+            y = hidden(x[batch])
+            kept = torch.empty(y.shape).bernoulli_(1 - DROPPED).div_(1 - DROPPED).to(y.device)
+            loss = functional.cross_entropy(last(y * kept), predicted[batch])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -241,13 +255,8 @@ def _learn(guard: Guard, x: Tensor, predicted: Tensor, s: Settings) -> None:
 
 def save(guard: Guard, path: Path) -> None:
     """Write the fitted guard to one file."""
-    blocks = {
-        f"gaussians.{i}.{key}": t
-        for i, state in enumerate(guard.gaussians)
-        for key, t in state.items()
-    }
     form = {"widths": guard.widths, "hidden": guard.hidden, "classes": guard.classes}
-    save_tensors(path, guard.state_dict() | blocks, form)
+    save_tensors(path, guard.state_dict(), form)
 
 
 def load(path: Path) -> Guard:
@@ -257,11 +266,9 @@ def load(path: Path) -> Guard:
     tensors, form = load_tensors(path)
     try:
         guard = Guard(**form)
-        states: list[gaussians.State] = [{} for _ in guard.widths]
         for key in [key for key in tensors if key.startswith("gaussians.")]:
             _, block, part = key.split(".")
-            states[int(block)][part] = tensors.pop(key)
-        guard.gaussians = states
+            guard.gaussians[int(block)].register_buffer(part, tensors[key])
         guard.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise InputError(

@@ -41,20 +41,21 @@ class Tail(nn.Module):
         """Fit to reference scores (n,), n >= 2."""
         from scipy import stats
 
-        x = scores.double().numpy()
+        device, x = self.knots.device, scores.double().cpu().numpy()
         p = np.geomspace(1, BEYOND, KNOTS)
         knots = np.quantile(x, 1 - p)
         # scores that do not differ still get a unit that float64 resolves beside them
         unit = max(knots[-1] - knots[0], 1e-9, 1e-5 * float(np.abs(knots).max()))
-        self.knots = torch.as_tensor(knots + 1e-9 * unit * np.arange(KNOTS))
-        self.surprises = torch.as_tensor(-np.log(p))
+        self.knots = torch.as_tensor(knots + 1e-9 * unit * np.arange(KNOTS), device=device)
+        self.surprises = torch.as_tensor(-np.log(p), device=device)
         excess = x[x > knots[-1]] - knots[-1]
         shape, scale = 0.0, unit
         if len(excess) >= 10 and np.ptp(excess) > 0:
             shape, _, scale = stats.genpareto.fit(excess, floc=0)
         elif len(excess):
             scale = max(float(excess.mean()), 1e-9 * unit)
-        self.pareto = torch.tensor([max(shape, HEAVY), scale], dtype=torch.double)
+        found = [max(shape, HEAVY), scale]
+        self.pareto = torch.tensor(found, dtype=torch.double, device=device)
 
     def forward(self, scores: Tensor) -> Tensor:
         """Return -log p, nats, float64 (n,), of scores (n,); 0 below the smallest reference."""

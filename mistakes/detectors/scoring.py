@@ -3,11 +3,12 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mistakes.artifacts import Array
 from mistakes.data.features import Batch, Outputs
@@ -61,13 +62,10 @@ class Detectors:
         return scores, np.array(self.guard.names, object)[surprises.argmax(1)]
 
     def to(self, device: torch.device) -> "Detectors":
-        """Return a copy on ``device``, for attacks there."""
-        guard = copy.deepcopy(self.guard).to(device)
-        guard.gaussians = [
-            {key: tensor.to(device) for key, tensor in state.items()} for state in guard.gaussians
-        ]
-        fitted = copy.deepcopy(self.density).to(device).requires_grad_(False)
-        return Detectors(fitted, copy.deepcopy(self.baselines).to(device), guard)
+        """Return a copy on ``device``, where it then scores and is attacked."""
+        whole = nn.ModuleList([self.density, self.baselines, self.guard])
+        moved: Any = copy.deepcopy(whole).to(device).requires_grad_(False)
+        return Detectors(*moved)
 
     def applicable(self, names: Sequence[str], warn: Callable[[str], None]) -> list[str]:
         """Return ``names`` of scores to be attacked without the baselines that were left out, and

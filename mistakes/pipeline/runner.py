@@ -73,18 +73,9 @@ class Run:
         """The device of params.yaml; ``auto`` is CUDA where there is one. Raises InputError where
         it is absent.
         """
-        import torch
+        from mistakes import devices  # torch, which not every stage needs
 
-        wanted = self.params.device
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise InputError(
-                "params.yaml", "device", wanted, "auto or cpu (this machine has no CUDA device)"
-            )
-        return torch.device(
-            "cuda"
-            if wanted == "auto" and torch.cuda.is_available()
-            else wanted.replace("auto", "cpu")
-        )
+        return devices.choose(self.params.device, "params.yaml")
 
     def log(self, step: int, **metrics: float) -> None:
         """Add a point to the curves of this execution; MLflow shows it at once."""

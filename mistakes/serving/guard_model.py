@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mistakes import devices
 from mistakes.artifacts import Array, load_arrays, load_json, save_arrays, save_json, save_text
 from mistakes.data import features, logits
 from mistakes.data.features import Batch
@@ -48,7 +49,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A classifier with its guard, on the CPU."""
+    """A classifier with its guard."""
 
     form: Form
     extractor: Extractor | None  # None: the inputs are outputs of a model
@@ -176,13 +177,15 @@ def save(folder: Path, files: Mapping[str, Path], calibration: Array, form: Form
     save_text(folder / "MLmodel", json.dumps(described, indent=2) + "\n")  # JSON is YAML
 
 
-def load(folder: Path | str, trust: bool = False) -> Deployed:
-    """Read what save wrote. Raises InputError where a file is missing or corrupt.
+def load(folder: Path | str, trust: bool = False, device: str = "auto") -> Deployed:
+    """Read what save wrote. Raises InputError where a file is missing or corrupt, or this machine
+    has no such device.
 
     trust : an own classifier may name a function, or hold an archive, that is run; without
-    ``trust`` it is refused.
+    ``trust`` it is refused. device : what it answers on: ``auto`` (CUDA where there is one),
+    ``cpu`` or ``cuda``.
     """
-    folder = Path(folder)
+    folder, where = Path(folder), devices.choose(device, "guard")
     described = load_json(folder / "form.json")
     try:
         form = Form(**described)
@@ -192,15 +195,17 @@ def load(folder: Path | str, trust: bool = False) -> Deployed:
         ) from None
     extractor = None
     if form.shape is not None:
-        model = models.load(folder / "model.safetensors", trust)
-        extractor = Extractor(model, form.layer, form.early, torch.device("cpu"))
-    fitted = density.load(folder / "flow.safetensors").requires_grad_(False)
+        model = models.load(folder / "model.safetensors", trust).to(where)
+        extractor = Extractor(model, form.layer, form.early, where)
+    fitted = density.load(folder / "flow.safetensors").requires_grad_(False).to(where)
+    judge = guard.load(folder / "guard.safetensors").to(where)
     (calibration,) = load_arrays(folder, "calibration")
-    return Deployed(
-        form, extractor, fitted, guard.load(folder / "guard.safetensors"), np.array(calibration)
-    )
+    return Deployed(form, extractor, fitted, judge, np.array(calibration))
 
 
 def _load_pyfunc(path: str) -> Deployed:
-    """What MLflow calls; MISTAKES_TRUST=1 in the environment is its ``trust``."""
-    return load(path, os.environ.get("MISTAKES_TRUST") == "1")
+    """What MLflow calls; MISTAKES_TRUST=1 and MISTAKES_DEVICE in the environment are its ``trust``
+    and ``device``.
+    """
+    trust, device = os.environ.get("MISTAKES_TRUST"), os.environ.get("MISTAKES_DEVICE", "auto")
+    return load(path, trust == "1", device)
