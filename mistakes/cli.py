@@ -194,7 +194,7 @@ def compare(names: list[str]) -> None:
 
 
 def seeds(names: list[str]) -> None:
-    """Print the mean over several trainings of a classifier, with intervals over trainings and
+    """Print the mean over several runs of a classifier, with intervals over runs and
     images.
     """
     from mistakes.config import params

@@ -39,7 +39,7 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
         return _take(run, settings, val, load_json(classes), out)
     images, truth = load_arrays(fit, "images", "labels")
     val_images, val_labels = load_arrays(val, "images", "labels")
-    known = label_budget.given(truth, settings.labels, settings.seed)
+    known = label_budget.labelled(truth, settings.labels, settings.seed)
     model = architectures.new(
         settings.architecture, settings.width, int(truth.max()) + 1, images, settings.seed
     )

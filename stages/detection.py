@@ -30,9 +30,9 @@ def named(table: pd.DataFrame, columns: Iterable[str], *keys: str) -> dict[str, 
 @stage
 def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float]:
     """Write tables and curves, all CSV; what each holds stands with the function that makes it."""
-    section, everyone = run.params.detection, run.params.detectors.calibration == "all"
+    section, calibrated_on_all = run.params.detection, run.params.detectors.calibration == "all"
     n_cal = len(load_table(calibration))
-    conformal.require(section.alpha, n_cal)
+    conformal.check_attainable(section.alpha, n_cal)
     level = section.confidence_level
     settings = detection.Settings(section.alpha, section.bootstrap, level, section.seed)
     inputs = score_table.load(table)
@@ -47,7 +47,7 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
         "differences": differences.differences(inputs, found, settings),
         "mixtures": mixtures.mixtures(inputs, scores, section.mixtures, section.alpha),
         "false_alarms": operating_point.false_alarms(
-            inputs, scores, section.alphas, n_cal, level, everyone
+            inputs, scores, section.alphas, n_cal, level, calibrated_on_all
         ),
         "flagged": operating_point.flagged(inputs, scores, section.alphas, level),
         "undetected": operating_point.undetected(inputs, scores, settings),

@@ -68,8 +68,10 @@ def main(
             run.warn(sentence)
 
     flow_density = density.load(flow).to(run.device)
-    everyone = run.params.detectors.calibration == "all"  # then no label of val or cal is looked at
-    right = (validation.logits.argmax(1) == truth_val) | everyone
+    calibrated_on_all = (
+        run.params.detectors.calibration == "all"
+    )  # then no label of val or cal is looked at
+    right = (validation.logits.argmax(1) == truth_val) | calibrated_on_all
     reference = (
         [part[right] for part in validation.early],
         validation.logits[right],
@@ -86,7 +88,7 @@ def main(
 
     found = scoring.Detectors(flow_density, fitted, guard).score(calibration)
     table = scoring.table(found, calibration.logits, truth)
-    calibrating = table[table["correct"] | everyone].reset_index(drop=True)
+    calibrating = table[table["correct"] | calibrated_on_all].reset_index(drop=True)
     if not len(calibrating):
         raise InputError(
             cal,

@@ -30,7 +30,7 @@ def main(
     )
     scores = load_table(calibration)["guard"].to_numpy()
     alpha = run.params.detection.alpha
-    conformal.require(alpha, len(scores), "detection.alpha")
+    conformal.check_attainable(alpha, len(scores), "detection.alpha")
     form = guard_model.Form(
         load_json(classes),
         shape,

@@ -75,7 +75,7 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
                     )
                 )
     rows = families.adjusted(results, section.alpha, section.smallest_a12)
-    checked = negative_controls.all_of(
+    checked = negative_controls.run_all(
         sample(mistakes, successes, False),
         train["nll"].to_numpy(),
         negative_controls.Settings(

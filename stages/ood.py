@@ -35,11 +35,11 @@ def main(run: Run, test: Path, raw: Path, out: Path) -> dict[str, int]:
 def _images(section: Ood, images: Array, raw: Path) -> dict[str, dict[str, Array]]:
     drawn = {}
     for name in section.sets:
-        foreign = raw / name
-        if (foreign / "images.npy").is_file():
-            (theirs,) = load_arrays(foreign, "images")
-        elif foreign.is_dir():
-            theirs = formats.read(name, foreign, "test")[0]
+        fetched = raw / name
+        if (fetched / "images.npy").is_file():
+            (theirs,) = load_arrays(fetched, "images")
+        elif fetched.is_dir():
+            theirs = formats.read(name, fetched, "test")[0]
         else:
             drawn[name] = sets.draw(name, images, section.images, section.patch, section.seed)
             continue

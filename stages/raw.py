@@ -64,10 +64,10 @@ def _ood(
 
 def _feature_files(section: FeatureFiles, out: Path) -> dict[str, Any]:
     said: list[str] = []
-    paths, foreign = (
+    paths, ood_paths = (
         {name: Path(path) for name, path in of.items()} for of in (section.parts, section.ood)
     )
-    parts, ood = feature_files.read(paths, foreign, section.classes, said.append)
+    parts, ood = feature_files.read(paths, ood_paths, section.classes, said.append)
     for folder, arrays in [
         *parts.items(),
         *((f"ood/{name}", arrays) for name, arrays in ood.items()),

@@ -56,7 +56,9 @@ def main(
     fitted = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     detectors = fitted.to(run.device)
     network = None if precomputed.outputs_in(novel_classes) else models.load(classifier)
-    outputs = extraction.of_sets(network, **run.params.features.model_dump(), device=run.device)
+    outputs = extraction.batch_loader(
+        network, **run.params.features.model_dump(), device=run.device
+    )
     calibrated = load_table(calibration)
 
     def rows(

@@ -73,7 +73,7 @@ def threshold(calibration: Array, alpha: float) -> float:
 
     Raises InputError where no p-value can reach alpha, so that every attack would go undetected.
     """
-    conformal.require(alpha, len(calibration), "detection.alpha")
+    conformal.check_attainable(alpha, len(calibration), "detection.alpha")
     return float(calibration[conformal.p_values(calibration, calibration) > alpha].max())
 
 

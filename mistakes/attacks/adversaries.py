@@ -91,8 +91,8 @@ def eps(attack: str, arguments: Mapping[str, float]) -> float | None:
 
 def failed(attack: str, error: Exception) -> ArgumentError:
     """Return the refusal of an attack that raised ``error``, with what its class takes."""
-    told = str(error).strip() or traceback.extract_tb(error.__traceback__)[-1].line or ""
-    reason = f"{type(error).__name__}: {told.splitlines()[0][:200] if told else ''}"
+    problem = str(error).strip() or traceback.extract_tb(error.__traceback__)[-1].line or ""
+    reason = f"{type(error).__name__}: {problem.splitlines()[0][:200] if problem else ''}"
     needs = f"{attack}{inspect.signature(getattr(advertorch_attacks(), attack))}"
     said = f"{attack} fails with these arguments ({reason}); it is {needs}"
     return ArgumentError("attacks", problem=said)

@@ -82,11 +82,11 @@ def attackable(
     victim = Unsaturated(model)
     flat = without_gradient(victim, images, labels, device, batch_size)
     if saturated.mean() > most:
-        warn(told(saturated, flat))
+        warn(warning(saturated, flat))
     return victim, saturated, flat
 
 
-def told(saturated: Array, flat: Array) -> str:
+def warning(saturated: Array, flat: Array) -> str:
     """Return in a sentence at which images, bool (n,), the cross-entropy has no gradient, and no
     loss has one.
     """

@@ -164,5 +164,5 @@ def _expected(error: dict[str, Any]) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "string_pattern_mismatch":
         return PATTERNS.get(context["pattern"], f"text of the form {context['pattern']}")
-    told = str(error["msg"]).removeprefix("Value error, ")
-    return EXPECTED[kind].format(**context) if kind in EXPECTED else told
+    problem = str(error["msg"]).removeprefix("Value error, ")
+    return EXPECTED[kind].format(**context) if kind in EXPECTED else problem

@@ -219,8 +219,8 @@ def _refuse_too_small(dataset: Dataset, found: dict[str, Labelled], val: int, ca
         sizes = np.unique(dataset.train.groups, return_counts=True)[1]
         shown = ", ".join(f"{count} {name}" for name, count in n.items())
         of = f"the training images have {len(sizes)} groups, the largest of {sizes.max()} images"
-        told = "whole groups leave too few images"
-        raise ArgumentError("test, val and cal", problem=f"{told}: {shown} ({of})")
+        problem = "whole groups leave too few images"
+        raise ArgumentError("test, val and cal", problem=f"{problem}: {shown} ({of})")
     left = len(dataset.train.labels) - (0 if dataset.test else n["test"])
     expected = f"less than the {left} training images, so that some are left for fit"
     if dataset.val is not None:

@@ -31,8 +31,8 @@ def unwrapped(entries: list[Entry]) -> list[Entry]:
         folders_inside = any(len(name.parts) > (2 if load else 1) for name, load in entries)
         if len(found) != 1 or not folders_inside:
             return entries
-        beside = [entry for entry in entries if len(entry[0].parts) == 1 and entry[1] is not None]
-        entries = inside(entries, next(iter(found))) + beside
+        strays = [entry for entry in entries if len(entry[0].parts) == 1 and entry[1] is not None]
+        entries = inside(entries, next(iter(found))) + strays
 
 
 def inside(entries: list[Entry], top: str) -> list[Entry]:
@@ -81,12 +81,12 @@ def splits(
     known = Counter(one for one in roles.values() if one)
     if len(known) > 1 and not nested:
         if None in roles.values() or max(known.values()) > 1:
-            told = f"which are classes and which are splits among {shown(tops(entries))}?"
-            raise InputError(path, f"{told} If splits, {_GIVE}; if all are classes, {_NAME}")
+            problem = f"which are classes and which are splits among {shown(tops(entries))}?"
+            raise InputError(path, f"{problem} If splits, {_GIVE}; if all are classes, {_NAME}")
         found = {one: top for top, one in roles.items() if one and below[top]}
         if not found:
-            told = f"holds {shown(tops(entries))}, and no folder for each class in them"
-            raise InputError(path, f"{told}; if these are the classes, {_NAME}")
+            problem = f"holds {shown(tops(entries))}, and no folder for each class in them"
+            raise InputError(path, f"{problem}; if these are the classes, {_NAME}")
         return found
     same = next(iter(below.values()), set())
     if (
@@ -95,12 +95,12 @@ def splits(
         and not direct
         and all(one == same for one in below.values())
     ):
-        told = (
+        problem = (
             f"{shown(tops(entries))} hold no images but the same folders"
             f" ({', '.join(sorted(same))})"
         )
         raise InputError(
-            path, f"{told}: are they splits? Then {_GIVE}; if they are classes, {_NAME}"
+            path, f"{problem}: are they splits? Then {_GIVE}; if they are classes, {_NAME}"
         )
     return {}
 
@@ -121,8 +121,10 @@ def folder_of(split: str, found: Mapping[str, str], path: Path, entries: list[En
     """
     folder = found.get(split) or (found.get("val") if split == "test" else None)
     if folder is None:
-        told = f"holds {shown(tops(entries))}, but no folder {split} with a folder for each class"
-        raise InputError(path, f"{told}; if these are the classes, {_NAME}")
+        problem = (
+            f"holds {shown(tops(entries))}, but no folder {split} with a folder for each class"
+        )
+        raise InputError(path, f"{problem}; if these are the classes, {_NAME}")
     return folder
 
 

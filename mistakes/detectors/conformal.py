@@ -20,7 +20,7 @@ def p_values(calibration: Array, scores: Array) -> Array:
     return (1 + at_least) / (len(ordered) + 1)
 
 
-def require(alpha: float, calibration: int, argument: str = "alpha") -> None:
+def check_attainable(alpha: float, calibration: int, argument: str = "alpha") -> None:
     """Raise ArgumentError where no p-value of ``calibration`` images can reach ``alpha``.
 
     Nothing would ever be flagged: the smallest p-value is 1 / (calibration + 1).

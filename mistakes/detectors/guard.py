@@ -103,7 +103,7 @@ class Guard(nn.Module):
     ) -> dict[str, Tensor]:
         """Return PARTS, or LAST without early features, each float64 (n,)."""
         last = {
-            "confidence": _missing(logits.double(), logits.argmax(1)),
+            "confidence": negative_log_softmax(logits.double(), logits.argmax(1)),
             "density": -log_density.double(),
         }
         if not self.widths:
@@ -111,7 +111,7 @@ class Guard(nn.Module):
         posterior, marginal = self._by_block(early, logits.argmax(1))
         return {
             "confidence": last["confidence"],
-            "probe": _missing(self._probe(early), logits.argmax(1)),
+            "probe": negative_log_softmax(self._probe(early), logits.argmax(1)),
             "evidence": (
                 torch.stack(
                     [t(part) for t, part in zip(self.evidence_tails, posterior, strict=True)]
@@ -144,7 +144,7 @@ class Guard(nn.Module):
             state = dict(kept.named_buffers())
             distances = gaussians.squared_distances(state, block.double())
             joint = state["log_weights"] - distances / 2  # (n, k): log p(z, y)
-            posterior.append(_missing(joint, predicted))
+            posterior.append(negative_log_softmax(joint, predicted))
             marginal.append(-joint.logsumexp(1))
         return posterior, marginal
 
@@ -163,7 +163,7 @@ class Guard(nn.Module):
         return torch.cat(parts).cpu().numpy()
 
 
-def _missing(scores: Tensor, chosen: Tensor) -> Tensor:
+def negative_log_softmax(scores: Tensor, chosen: Tensor) -> Tensor:
     """Return -log softmax of ``scores`` (n, k) at ``chosen`` (n,): to the last digit also where it
     is nearly 0.
     """

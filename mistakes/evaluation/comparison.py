@@ -1,7 +1,7 @@
 """Several classifiers side by side: accuracy, the main scores on each cause of failure, and the
 hypotheses.
 
-Classifiers that differ in their seed alone are trainings of one: they get a line of means too.
+Classifiers that differ in their seed alone are runs of one: they get a line of means too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ FIXED = (
 
 @dataclass(frozen=True)
 class Line:
-    """One classifier, or the mean over several trainings of one."""
+    """One classifier, or the mean over several runs of one."""
 
     names: tuple[str, ...]
     accuracy: float  # on test images
@@ -71,7 +71,7 @@ def compare(
     macro AUROCs.
 
     together : what ``groups`` returns. A line of one classifier has intervals that resample images,
-    a line of several trainings has intervals that resample trainings and images.
+    a line of several runs has intervals that resample runs and images.
     """
     lines = []
     for names in together:
@@ -103,7 +103,7 @@ def _accuracy(tables: Sequence[pd.DataFrame], settings: Settings) -> intervals.E
     """Return the mean accuracy on test images with its interval: exact of one training, of several
     a bootstrap.
 
-    The trainings are judged on the same images, so that one resample of images holds for all.
+    The runs are judged on the same images, so that one resample of images holds for all.
     """
     right = np.stack(
         [

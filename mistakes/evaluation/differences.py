@@ -38,7 +38,7 @@ def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings)
     interval and p are DeLong's; where the difference never varies p is 1. Rows with cause
     ``macro`` and set ``all`` are differences of macro AUROC, interval and p by the paired bootstrap
     (p by inversion of the percentile interval, never 0). Intervals are over images, not over
-    trainings. Without a set that is evaluated there is no row.
+    runs. Without a set that is evaluated there is no row.
     """
     scores = list(evaluation.macro["score"])
     best = best_baseline(evaluation.macro)

@@ -24,11 +24,11 @@ def weigh(table: pd.DataFrame, share: float) -> pd.Series:
     """
     clean = score_table.test(table).index
     weights = [pd.Series((1 - share) / len(clean), clean)]
-    foreign = {key: part.index for key, part in evaluated(table).items() if key[0] != "mistakes"}
-    if share > 0 and not foreign:
+    external = {key: part.index for key, part in evaluated(table).items() if key[0] != "mistakes"}
+    if share > 0 and not external:
         return pd.Series(dtype=float)
-    causes = [cause for cause, _ in foreign]
-    for (cause, _), index in foreign.items() if share > 0 else ():
+    causes = [cause for cause, _ in external]
+    for (cause, _), index in external.items() if share > 0 else ():
         weights.append(
             pd.Series(share / len(set(causes)) / causes.count(cause) / len(index), index)
         )
@@ -38,7 +38,7 @@ def weigh(table: pd.DataFrame, share: float) -> pd.Series:
 def mixtures(
     table: pd.DataFrame, scores: tuple[str, ...], shares: Mapping[str, float], alpha: float
 ) -> pd.DataFrame:
-    """Return a row per mixture and score: mixture, foreign (its declared share of adversarial and
+    """Return a row per mixture and score: mixture, external (its declared share of adversarial and
     OOD inputs), prevalence (of failures, mistakes included), score, aurc, e_aurc, augrc, auroc,
     aupr, flagged (share of inputs at alpha), precision (share of failures among the flagged; NaN
     where nothing is). A mixture without failures or without successes is left out.
@@ -58,7 +58,7 @@ def mixtures(
             rows.append(
                 {
                     "mixture": mixture,
-                    "foreign": share,
+                    "external": share,
                     "prevalence": prevalence,
                     "score": score,
                     "aurc": found.aurc,
@@ -70,5 +70,5 @@ def mixtures(
                     "precision": caught / every if every else np.nan,
                 }
             )
-    columns = "mixture foreign prevalence score aurc e_aurc augrc auroc aupr flagged precision"
+    columns = "mixture external prevalence score aurc e_aurc augrc auroc aupr flagged precision"
     return pd.DataFrame(rows, columns=columns.split())

@@ -47,7 +47,7 @@ class Control:
     passed: bool | None  # None: a measurement that nothing can fail
 
 
-def all_of(sample: Sample, train: Array, settings: Settings) -> list[Control]:
+def run_all(sample: Sample, train: Array, settings: Settings) -> list[Control]:
     """Return the four controls. ``sample``: test mistakes and successes; ``train`` (t,): -log p of
     training images.
 

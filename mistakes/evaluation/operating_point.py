@@ -52,19 +52,19 @@ def false_alarms(
     alphas: list[float],
     calibration: int,
     confidence_level: float,
-    everyone: bool = False,
+    calibrated_on_all: bool = False,
 ) -> pd.DataFrame:
     """Return a row per score and alpha: how many successes are flagged, and whether that is what
     alpha promises.
 
-    calibration : how many images the p-values were calibrated on. everyone : they were images of
-    either kind, so that alpha bounds the share of all clean test images that is flagged, and that
+    calibration : how many images the p-values were calibrated on. calibrated_on_all : they were
+    images of either kind, so that alpha bounds the share of all clean test images that is flagged, and that
     stands in place of successes. Columns: score, alpha, n, false_alarms (share of successes
     flagged) with its exact interval, binomial_low and _high, within_binomial, band_low and _high
     (beta-binomial, see ``band``), within. Of many rows a fraction 1 -
     confidence_level may lie outside.
     """
-    reference = score_table.test(table) if everyone else successes(table)
+    reference = score_table.test(table) if calibrated_on_all else successes(table)
     n = len(reference)
     rows = []
     for alpha in alphas:

@@ -1,4 +1,4 @@
-"""Several trainings of one classifier: what a score does on average, with an interval over seeds
+"""Several runs of one classifier: what a score does on average, with an interval over seeds
 and images.
 """
 
@@ -29,13 +29,13 @@ def columns_of(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 def across(
     tables: Mapping[str, pd.DataFrame], scores: tuple[str, ...], settings: Settings
 ) -> pd.DataFrame:
-    """Return a row per score: mean AUROC over trainings of each cause and ``macro``, with _low,
+    """Return a row per score: mean AUROC over runs of each cause and ``macro``, with _low,
     _high and _sd.
 
-    tables : the score table of each training. The intervals resample trainings and images (a
-    crossed percentile bootstrap: one resample of images holds for all trainings, which are judged
-    on the same ones); with three trainings they cannot show more spread than the three have. _sd is
-    the standard deviation over trainings (n - 1). Also false_alarms, the mean share of correct test
+    tables : the score table of each run. The intervals resample runs and images (a
+    crossed percentile bootstrap: one resample of images holds for all runs, which are judged
+    on the same ones); with three runs they cannot show more spread than the three have. _sd is
+    the standard deviation over runs (n - 1). Also false_alarms, the mean share of correct test
     images flagged at alpha. Scores that a training lacks, such as a baseline that did not apply,
     are left out.
     """
@@ -56,13 +56,13 @@ def across(
             resampled[score].append(
                 np.stack([found.resampled[score][column] for column in columns])
             )
-    # the same trainings are drawn for every score: differences between rows are paired
+    # the same runs are drawn for every score: differences between rows are paired
     rng = np.random.default_rng(settings.seed)
     drawn = rng.integers(0, len(tables), (len(tables), settings.bootstrap))
     rows = []
     for score in scores:
         values = pd.DataFrame(plain[score])
-        of_images = np.stack(resampled[score])  # (trainings, columns, bootstrap)
+        of_images = np.stack(resampled[score])  # (runs, columns, bootstrap)
         replicates = of_images[drawn, :, np.arange(settings.bootstrap)].mean(
             0
         )  # (bootstrap, columns)
@@ -79,14 +79,14 @@ def across(
     return pd.DataFrame(rows).sort_values("macro", ascending=False, ignore_index=True)
 
 
-def markdown(table: pd.DataFrame, trainings: int, confidence_level: float) -> str:
+def markdown(table: pd.DataFrame, runs: int, confidence_level: float) -> str:
     """Return what across found as a Markdown table."""
     first, *others = columns = [column for column in COLUMNS if column in table]
     titles = [
         f"{COLUMNS[first]} ({100 * confidence_level:g} % interval)",
         *(COLUMNS[column] for column in others),
     ]
-    last = f"SD of macro over {trainings} trainings | false alarms"
+    last = f"SD of macro over {runs} runs | false alarms"
     lines = [f"| score | {' | '.join(titles)} | {last} |", f"|{'---|' * (len(columns) + 3)}"]
     for row in table.to_dict("records"):
         cells = [

@@ -22,7 +22,7 @@ class Architecture:
     classes: int
     channels: int  # of the images
     height: int  # of the images, pixels
-    breadth: int  # of the images, pixels
+    image_width: int  # of the images, pixels
 
 
 class Classifier(nn.Module):
@@ -63,7 +63,7 @@ def _block(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 def _small_cnn(a: Architecture) -> nn.Module:
     """Three convolutions and two linear layers; 128 features. Images of 8 pixels or more."""
-    w, cells = a.width, (a.height // 8) * (a.breadth // 8)
+    w, cells = a.width, (a.height // 8) * (a.image_width // 8)
     layers = [
         ("block1", _block(a.channels, w, 5)),  # (n, w, h/2, b/2)
         ("block2", _block(w, 2 * w, 3)),  # (n, 2w, h/4, b/4)

@@ -17,7 +17,7 @@ from mistakes.networks.architectures import Classifier
 from mistakes.networks.models import Model
 
 
-def of_sets(
+def batch_loader(
     model: Model | None,
     layer: str,
     early: Sequence[str] | None,
@@ -55,7 +55,7 @@ class Extractor:
         wanted = list(dict.fromkeys([self._node, *self._blocks, self._logits]))
         # own networks get images as torch lays them out: they may use ``view``
         layout = {"memory_format": torch.channels_last} if isinstance(model, Classifier) else {}
-        self._network = layers.cut(model, wanted, device, **layout)
+        self._network = layers.feature_extractor(model, wanted, device, **layout)
         said = {} if isinstance(model, Classifier) else model.description
         self._layout = said.get("layout", layers.MAPS)
         self._device = device

@@ -8,7 +8,7 @@ from mistakes.artifacts import Array
 from mistakes.errors import ArgumentError
 
 
-def given(labels: Array, number: int | str, seed: int) -> Array:
+def labelled(labels: Array, number: int | str, seed: int) -> Array:
     """Return the positions, int64 (m,), ascending, of the images whose labels a training may read.
 
     labels : int (n,). number : ``all``, or how many: a share of each class as large as its share of
@@ -47,7 +47,7 @@ def completed(labels: Array, logits: Array, number: int | str, seed: int) -> Arr
 
     For whatever is fitted with labels: it must not know more of them than the classifier did.
     """
-    known = given(labels, number, seed)
+    known = labelled(labels, number, seed)
     result = logits.argmax(1).astype(labels.dtype)
     result[known] = labels[known]
     return result

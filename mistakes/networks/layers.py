@@ -48,7 +48,7 @@ def known(name: str, layers: Sequence[str]) -> bool:
     return name in layers or any(layer.startswith(f"{name}.") for layer in layers)
 
 
-def cut(
+def feature_extractor(
     model: nn.Module, wanted: Sequence[str], device: torch.device, **to: Any
 ) -> Callable[[Tensor], Any]:
     """Return a function of images (n, c, h, w) that gives a mapping from the layers ``wanted`` to

@@ -75,17 +75,17 @@ def train(
     model.to(device).to(memory_format=torch.channels_last)
     student = model if method.average is None else copy.deepcopy(model)
     models = {"model": model} if student is model else {"model": model, "student": student}
-    optimiser = training.descent(student, schedule)
+    optimiser = training.make_optimizer(student, schedule)
     x, y = (
         torch.as_tensor(images.copy()).to(device),
         torch.as_tensor(labels[known].copy()).to(device),
     )
     few = torch.as_tensor(known)
-    history = training.resume(models, optimiser, checkpoint)
+    history = training.load_checkpoint(models, optimiser, checkpoint)
     for epoch in range(len(history), schedule.epochs):
         loss = _epoch(student, model, optimiser, x, (few, y), schedule, method, epoch)
         history.append({"epoch": epoch + 1, "loss": loss, **on_epoch(epoch + 1, loss)})
-        training.keep(models, optimiser, history, checkpoint)
+        training.save_checkpoint(models, optimiser, history, checkpoint)
     return history
 
 
@@ -102,7 +102,7 @@ def _epoch(
     """Return the mean loss of a batch. known : positions and labels, int64 (m,)."""
     average.eval()
     student.train()  # which may be the same network
-    generator = training.draws(schedule, epoch)
+    generator = training.epoch_generator(schedule, epoch)
     batches = torch.randperm(len(x), generator=generator).split(schedule.batch_size * method.ratio)
     drawn = _repeated(len(known[0]), schedule.batch_size * len(batches), generator).split(
         schedule.batch_size
@@ -119,12 +119,12 @@ def _epoch(
         with training.autocast(schedule, x.device):
             logits, loss = _LOSSES[method.name](student, average, given, views, method)
         loss = functional.cross_entropy(logits, known[1][some]) + _weight(method, progress) * loss
-        training.pace(optimiser, schedule, progress)
+        training.set_learning_rate(optimiser, schedule, progress)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         if average is not student:
-            _follow(average, student, method, epoch * len(batches) + i)
+            update_average(average, student, method, epoch * len(batches) + i)
         total += loss.detach()
     return float(total) / len(batches)
 
@@ -188,7 +188,7 @@ def _weight(method: Method, progress: float) -> float:
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, student: nn.Module, method: Method, step: int) -> None:
+def update_average(average: nn.Module, student: nn.Module, method: Method, step: int) -> None:
     """Move the average towards the student: weights and the moments of batch normalisation. Early
     steps weigh more.
     """

@@ -48,17 +48,17 @@ def train(
     same weights as if it had never stopped.
     """
     model.to(device).to(memory_format=torch.channels_last)
-    optimiser = descent(model, schedule)
+    optimiser = make_optimizer(model, schedule)
     x, y = torch.as_tensor(images.copy()).to(device), torch.as_tensor(labels.copy()).to(device)
-    history = resume({"model": model}, optimiser, checkpoint)
+    history = load_checkpoint({"model": model}, optimiser, checkpoint)
     for epoch in range(len(history), schedule.epochs):
         loss = _epoch(model, optimiser, x, y, schedule, epoch)
         history.append({"epoch": epoch + 1, "loss": loss, **on_epoch(epoch + 1, loss)})
-        keep({"model": model}, optimiser, history, checkpoint)
+        save_checkpoint({"model": model}, optimiser, history, checkpoint)
     return history
 
 
-def descent(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Return the optimiser of a schedule."""
     return torch.optim.SGD(
         model.parameters(),
@@ -69,7 +69,7 @@ def descent(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     )
 
 
-def draws(schedule: Schedule, epoch: int) -> torch.Generator:
+def epoch_generator(schedule: Schedule, epoch: int) -> torch.Generator:
     """Return the generator of an epoch, counted from 0: a resumed run draws what an undisturbed one
     would.
     """
@@ -84,10 +84,12 @@ def autocast(schedule: Schedule, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
-def pace(optimiser: torch.optim.Optimizer, schedule: Schedule, progress: float) -> None:
+def set_learning_rate(
+    optimiser: torch.optim.Optimizer, schedule: Schedule, progress: float
+) -> None:
     """Set the learning rate at ``progress`` through the training, 0 to 1."""
     for group in optimiser.param_groups:
-        group["lr"] = schedule.learning_rate * triangle(progress)
+        group["lr"] = schedule.learning_rate * one_cycle(progress)
 
 
 def _epoch(
@@ -99,7 +101,7 @@ def _epoch(
     epoch: int,
 ) -> float:
     model.train()
-    generator = draws(schedule, epoch)
+    generator = epoch_generator(schedule, epoch)
     batches = torch.randperm(len(x), generator=generator).split(schedule.batch_size)
     total = torch.zeros((), device=x.device)
     for i, batch in enumerate(batches):
@@ -107,7 +109,7 @@ def _epoch(
         with autocast(schedule, x.device):
             logits = model(images)
         loss = functional.cross_entropy(logits.float(), y[batch])
-        pace(optimiser, schedule, (epoch + i / len(batches)) / schedule.epochs)
+        set_learning_rate(optimiser, schedule, (epoch + i / len(batches)) / schedule.epochs)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -124,20 +126,20 @@ def fast_bfloat16(device: torch.device) -> bool:
     return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def triangle(progress: float, peak: float = 0.2) -> float:
+def one_cycle(progress: float, peak: float = 0.2) -> float:
     """Return the share of the full learning rate: from 0.04 up to 1 at ``peak``, then straight down
     to 0 at 1.
     """
     return max(progress / peak, 0.04) if progress < peak else (1 - progress) / (1 - peak)
 
 
-def keep(
+def save_checkpoint(
     models: Mapping[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     history: list[dict[str, float]],
     checkpoint: Path,
 ) -> None:
-    """Write a checkpoint from which ``resume`` goes on."""
+    """Write a checkpoint from which ``load_checkpoint`` goes on."""
     momenta = {
         f"momentum.{i}": state["momentum_buffer"]
         for i, state in enumerate(optimiser.state.values())
@@ -151,7 +153,7 @@ def keep(
     save_tensors(checkpoint, weights | momenta, {"history": history})
 
 
-def resume(
+def load_checkpoint(
     models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, checkpoint: Path
 ) -> list[dict[str, float]]:
     """Restore models and optimiser where there is a checkpoint; return the history of the epochs

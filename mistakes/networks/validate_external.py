@@ -202,7 +202,7 @@ def _logits(
 def _check(model: external.Custom, where: str, x: Tensor) -> None:
     wanted = list(dict.fromkeys([model.penultimate, *model.blocks]))
     last, layout = layers.names(model)[-1], model.description["layout"]
-    run = layers.cut(model, list(dict.fromkeys([*wanted, last])), x.device)
+    run = layers.feature_extractor(model, list(dict.fromkeys([*wanted, last])), x.device)
     with torch.no_grad():
         found = _answer(run, where, x)
         few, alone = _answer(run, where, x[:_TRIED]), _answer(model, where, x[:_TRIED])

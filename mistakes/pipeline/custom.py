@@ -61,11 +61,11 @@ def changed() -> dict[str, Change]:
             made
             and not {path: wanted[path] for path in wanted if _kept(path)}.items() <= made.items()
         ):
-            told = (
+            problem = (
                 f"{named}: changed since stage {stage} read it; mistakes repair && dvc repro reads"
                 " it again"
             )
-            said[stage] = Change(told, readable=True)
+            said[stage] = Change(problem, readable=True)
     return said
 
 

@@ -22,11 +22,11 @@ def require_system() -> None:
         import fcntl  # noqa: F401
         import resource  # noqa: F401
     except ImportError:
-        told = (
+        problem = (
             "it runs on Linux and macOS, and on Windows in WSL 2 (this Python lacks the module"
             " fcntl or resource)"
         )
-        raise InputError("mistakes", told) from None
+        raise InputError("mistakes", problem) from None
 
 
 def peak_memory() -> float:

@@ -128,10 +128,10 @@ def _latest(client: MlflowClient, row: Run, key: str, value: float) -> Metric:
     """Return the metric such that it counts: to MLflow the latest is the largest by step, then
     time, then value.
     """
-    told = client.get_metric_history(row.info.run_id, key) if key in row.data.metrics else []
-    if not told:
+    recorded = client.get_metric_history(row.info.run_id, key) if key in row.data.metrics else []
+    if not recorded:
         return Metric(key, value, row.info.start_time, 0)
-    step, when = max((metric.step, metric.timestamp) for metric in told)
+    step, when = max((metric.step, metric.timestamp) for metric in recorded)
     return Metric(key, value, when + 1, step)
 
 

@@ -94,7 +94,7 @@ class Deployed:
         if not 0 < alpha < 1:
             raise InputError("guard", "alpha", alpha, "more than 0 and less than 1")
         try:
-            conformal.require(alpha, len(self.calibration))
+            conformal.check_attainable(alpha, len(self.calibration))
         except ArgumentError as error:
             raise InputError("guard", str(error)) from None
         return float(alpha)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from mistakes.artifacts import Array
-from mistakes.statistics.resampling import bootstrap_weights, rank, wins
+from mistakes.statistics.resampling import bootstrap_weights, pairs_won, rank
 
 Parts = Sequence[tuple[Any, Any]]
 WHOLE: Parts = [(slice(None), slice(None))]
@@ -49,7 +49,7 @@ def a12(
         return 0.5, 0.0, 1.0
 
     def within(of_f: Array, of_s: Array) -> Array:
-        won = sum(wins(r, of_f[i], of_s[j]) for i, j, r in ranked)
+        won = sum(pairs_won(r, of_f[i], of_s[j]) for i, j, r in ranked)
         pairs = sum(
             of_f[i].sum(0, dtype=np.float64) * of_s[j].sum(0, dtype=np.float64)
             for i, j, _ in ranked

@@ -128,7 +128,7 @@ def _cumulated(weights: Array) -> Array:
     return sums
 
 
-def wins(ranked: Ranked, positive: Array, negative: Array) -> Array:
+def pairs_won(ranked: Ranked, positive: Array, negative: Array) -> Array:
     """Return the weight of pairs in which the positive scores higher, ties counted half, float64
     (b,); see auroc.
     """
@@ -141,7 +141,7 @@ def auroc(ranked: Ranked, positive: Array, negative: Array) -> Array:
     ones are plain.
     """
     return (
-        wins(ranked, positive, negative)
+        pairs_won(ranked, positive, negative)
         / positive.sum(0, dtype=np.float64)
         / negative.sum(0, dtype=np.float64)
     )

@@ -455,7 +455,7 @@ def test_a_classifier_without_any_gradient_is_told_from_a_saturated_one(system: 
         assert made.success.mean() < 0.5
     assert flat[Rounded].all()
     assert flat[Log].mean() > 0.9
-    assert "at 40 no loss has a gradient" in saturation.told(flat[Rounded], flat[Rounded])
+    assert "at 40 no loss has a gradient" in saturation.warning(flat[Rounded], flat[Rounded])
 
 
 def test_the_adaptive_attack_too_goes_around_saturation(system: System) -> None:

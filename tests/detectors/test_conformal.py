@@ -25,6 +25,6 @@ def test_false_alarms_keep_the_bound_at_small_n(
 
 
 def test_alpha_too_small_for_the_calibration_set_is_refused() -> None:
-    conformal.require(0.05, 19)
+    conformal.check_attainable(0.05, 19)
     with pytest.raises(ArgumentError, match="alpha is 0.05, expected at least 1/19"):
-        conformal.require(0.05, 18)
+        conformal.check_attainable(0.05, 18)

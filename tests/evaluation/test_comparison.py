@@ -110,7 +110,7 @@ def test_the_accuracy_of_trainings_that_differ_is_less_certain_than_that_of_one(
 
 
 def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
-    """The real stage, on the smoke run's files under three names: two trainings and another
+    """The real stage, on the smoke run's files under three names: two runs and another
     classifier.
     """
     folder = reproduced.folder
@@ -151,7 +151,7 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
         < page.index("Classifier “smoke”")
         < page.index("Classifier “narrow”")
     )
-    assert "mean of 2 trainings" in page
+    assert "mean of 2 runs" in page
     assert re.search(r"smoke, again</span>", page)
     assert not re.findall(r"""(?:src|href)=["']http""", page)
     # each classifier's own macro stands in its line

@@ -112,12 +112,12 @@ def test_an_image_is_resampled_with_all_that_comes_of_it(table) -> None:
         twice.sets.query("set == 'b'")["auroc_low"].tolist()
         == twice.sets.query("set == 'c'")["auroc_low"].tolist()
     )
-    trainings = repeated_runs.across(
-        {"x": table, "y": table, "z": table}, SCORES, SETTINGS
-    ).set_index("score")
+    runs = repeated_runs.across({"x": table, "y": table, "z": table}, SCORES, SETTINGS).set_index(
+        "score"
+    )
     alone = detection.evaluate(table, SCORES, SETTINGS).macro.set_index("score")
     for bound in ("", "_low", "_high"):
-        assert trainings[f"macro{bound}"][list(SCORES)].tolist() == pytest.approx(
+        assert runs[f"macro{bound}"][list(SCORES)].tolist() == pytest.approx(
             alone[f"macro_auroc{bound}"][list(SCORES)].tolist()
         )
 

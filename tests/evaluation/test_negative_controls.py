@@ -32,7 +32,7 @@ def test_controls_pass_on_independent_labels_and_fail_where_something_is_wrong(
 ) -> None:
     sample = null_of_h5(rng)
     scores = sample.successes.scores
-    found = negative_controls.all_of(
+    found = negative_controls.run_all(
         sample, scores - 1, negative_controls.Settings(200, 99, 200, 0.01, 0)
     )
     assert [c.control for c in found] == [
@@ -44,7 +44,7 @@ def test_controls_pass_on_independent_labels_and_fail_where_something_is_wrong(
     assert [c.passed for c in found] == [True, True, True, None]
     assert found[3].difference == pytest.approx(1)
     assert found[3].low > 0.6
-    assert found == negative_controls.all_of(
+    assert found == negative_controls.run_all(
         sample, scores - 1, negative_controls.Settings(200, 99, 200, 0.01, 0)
     )
     broken = negative_controls._uniform(
@@ -56,7 +56,7 @@ def test_controls_pass_on_independent_labels_and_fail_where_something_is_wrong(
     )
     assert broken.passed is False
     assert broken.low > 0.05
-    nobody = negative_controls.all_of(
+    nobody = negative_controls.run_all(
         Sample(group(scores[:0]), sample.successes),
         scores,
         negative_controls.Settings(20, 9, 20, 0.01, 0),
@@ -72,7 +72,7 @@ def test_controls_of_few_are_finite(n: int, rng: np.random.Generator) -> None:
         (many, group(many.scores[:2]), n),
         (one, group(np.ones(40)), 9),
     ):
-        found = negative_controls.all_of(
+        found = negative_controls.run_all(
             Sample(failures, successes),
             np.ones(train),
             negative_controls.Settings(20, 19, 20, 0.01, 0),

@@ -99,7 +99,7 @@ def test_false_alarms_and_flagged_shares_are_counted(table) -> None:
     assert row["band_low"] < row["binomial_low"] < 0.1 < row["binomial_high"] < row["band_high"]
     assert row["within"] == (row["band_low"] <= row["false_alarms"] <= row["band_high"])
     of_all = operating_point.false_alarms(
-        table, ("knn",), [0.1], CALIBRATION, 0.95, everyone=True
+        table, ("knn",), [0.1], CALIBRATION, 0.95, calibrated_on_all=True
     ).iloc[0]
     assert of_all["n"] == 400
     assert of_all["false_alarms"] == pytest.approx(

@@ -43,7 +43,7 @@ def schedule(epochs: int, **changed: object) -> training.Schedule:
 
 def test_labels_are_a_share_of_each_class_fixed_by_the_seed(rng: np.random.Generator) -> None:
     truth = rng.permutation(np.repeat([0, 1, 2, 3], [700, 200, 99, 1]))
-    known = label_budget.given(truth, 100, 0)
+    known = label_budget.labelled(truth, 100, 0)
     assert np.bincount(truth[known]).tolist() == [
         70,
         20,
@@ -51,21 +51,23 @@ def test_labels_are_a_share_of_each_class_fixed_by_the_seed(rng: np.random.Gener
         1,
     ]  # 70, 20, 9.9 and 0.1, but one at least
     assert (np.diff(known) > 0).all()
-    assert np.array_equal(known, label_budget.given(truth, 100, 0))
-    assert not np.array_equal(known, label_budget.given(truth, 100, 1))
-    assert np.bincount(truth[label_budget.given(truth, 4, 0)]).tolist() == [1, 1, 1, 1]
-    assert np.array_equal(label_budget.given(truth, "all", 0), label_budget.given(truth, 1000, 0))
+    assert np.array_equal(known, label_budget.labelled(truth, 100, 0))
+    assert not np.array_equal(known, label_budget.labelled(truth, 100, 1))
+    assert np.bincount(truth[label_budget.labelled(truth, 4, 0)]).tolist() == [1, 1, 1, 1]
+    assert np.array_equal(
+        label_budget.labelled(truth, "all", 0), label_budget.labelled(truth, 1000, 0)
+    )
     for number in (3, 1001):
         with pytest.raises(
             ArgumentError,
             match=rf"labels is {number}, expected all, or 4 .* to 1000",
         ):
-            label_budget.given(truth, number, 0)
+            label_budget.labelled(truth, number, 0)
 
 
 def test_baselines_know_no_label_that_the_classifier_did_not_know(rng: np.random.Generator) -> None:
     truth, logits = np.repeat([0, 1, 2], 20), rng.normal(size=(60, 3))
-    known = label_budget.given(truth, 6, 3)
+    known = label_budget.labelled(truth, 6, 3)
     found = label_budget.completed(truth, logits, 6, 3)
     assert np.array_equal(found[known], truth[known])
     others = np.setdiff1d(np.arange(60), known)
@@ -133,7 +135,7 @@ def test_no_label_is_read_but_those_given_and_a_killed_training_goes_on(
     name, digits, cpu, tmp_path
 ) -> None:
     images, truth = digits[0][:300], digits[1][:300]
-    known = label_budget.given(truth, 40, 0)
+    known = label_budget.labelled(truth, 40, 0)
     secret = np.full_like(truth, -7)  # reading one would fail
     secret[known] = truth[known]
     whole, broken, fresh = (architectures.new("small_cnn", 4, 10, images, 0) for _ in range(3))
@@ -161,7 +163,7 @@ def test_no_label_is_read_but_those_given_and_a_killed_training_goes_on(
 
 def test_fixmatch_beats_the_same_labels_alone(digits, cpu, tmp_path) -> None:
     images, truth = digits
-    known, rest = label_budget.given(truth[:1200], 20, 0), np.s_[1200:]
+    known, rest = label_budget.labelled(truth[:1200], 20, 0), np.s_[1200:]
     found = {}
     for name in ("supervised", "fixmatch"):
         model = architectures.new("small_cnn", 16, 10, images[:1200], 0)
@@ -191,10 +193,10 @@ def test_the_average_is_that_of_the_weights_and_early_steps_weigh_more(digits, c
         architectures.new("small_cnn", 4, 10, digits[0][:50], seed) for seed in (0, 1)
     )
     start, end = average.net.logits.weight.clone(), student.net.logits.weight.clone()
-    semi_supervised._follow(average, student, METHODS["fixmatch"], 0)
+    semi_supervised.update_average(average, student, METHODS["fixmatch"], 0)
     assert torch.equal(average.net.logits.weight, end)  # the start is forgotten at once
     student.net.logits.weight.data.copy_(start)
-    semi_supervised._follow(average, student, METHODS["fixmatch"], 1000)
+    semi_supervised.update_average(average, student, METHODS["fixmatch"], 1000)
     assert torch.allclose(average.net.logits.weight, 0.9 * end + 0.1 * start, atol=1e-7)
 
 
