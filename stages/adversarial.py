@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from mistakes.artifacts import load_arrays, save_arrays
+from mistakes import progress
+from mistakes.artifacts import load_arrays, save_arrays, save_csv
 from mistakes.attacks import adversarial, adversaries, saturation
 from mistakes.config.sections import Attack
 from mistakes.data import precomputed
@@ -16,21 +18,43 @@ from mistakes.errors import InputError
 from mistakes.networks import models
 from mistakes.pipeline.runner import Run, stage
 
+ATTACKS = ("attack", "attempted", "succeeded", "linf", "l2", "gradients")
+CHECKS = ("check", "of", "value")
+
+
+def decline(out: Path, reason: str = precomputed.REASON) -> dict[str, float]:
+    """Say why nothing is attacked, and write tables without rows."""
+    save_csv(out / "checks.csv", pd.DataFrame(columns=list(CHECKS)))
+    return precomputed.decline("adversarial", out / "sets", out / "attacks.csv", ATTACKS, reason)
+
+
+def conclude(
+    run: Run, out: Path, attacks: list[dict[str, float | str]], checks: list[tuple[str, str, float]]
+) -> dict[str, float]:
+    """Write both tables, and return the share of attempts that succeeded."""
+    table = pd.DataFrame(attacks, columns=ATTACKS)
+    save_csv(out / "attacks.csv", table)
+    save_csv(out / "checks.csv", pd.DataFrame(checks, columns=CHECKS))
+    if not table["succeeded"].any():
+        run.warn("no attack succeeds on any image, so there is no adversarial image to be detected")
+    attempted = table["attempted"].sum()
+    return {"success_rate": float(table["succeeded"].sum() / attempted)} if attempted else {}
+
 
 @stage
 def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
-    """Write out/sets/ATTACK/{images,success,linf,l2,origin}.npy; origin is the position of the
-    clean image in test.
+    """Write out/sets/ATTACK/{images,success,linf,l2,origin}.npy, and out/{attacks,checks}.csv, a
+    row per attack and per sanity check; origin is the position of the clean image in test.
     """
     if precomputed.outputs_in(test):
-        return precomputed.decline("adversarial", out / "sets")
+        return decline(out)
     run.check_attacks()
     section, sanity, device = run.params.adversarial, run.params.adversarial.sanity, run.device
     size, seed = section.batch_size, section.seed
     images, labels = load_arrays(test, "images", "labels")
     model = models.load(classifier).to(device)
     if not models.differentiable(model, images, device):
-        return precomputed.decline("adversarial", out / "sets", reason=models.NO_GRADIENT)
+        return decline(out, models.NO_GRADIENT)
     drawn = adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
     if not len(drawn):
         problem = f"none of {len(labels)} test images is classified correctly, so none is attacked"
@@ -39,7 +63,7 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
         model, images[drawn], labels[drawn], device, size, most=sanity.zero_gradients, warn=run.warn
     )
     if flat.all():
-        return precomputed.decline("adversarial", out / "sets", reason=models.FLAT)
+        return decline(out, models.FLAT)
 
     def made_by(attack: Attack) -> tuple[np.ndarray, adversarial.Attacked]:
         origin = np.sort(drawn[: attack.images or section.images])
@@ -49,14 +73,15 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
         )
 
     sound = partial(adversarial.sound, sure=bool(saturated.any()), warn=run.warn)
-    metrics: dict[str, float] = {"sanity.zero_gradients": float(saturated.mean())}
+    checks = [("zero_gradients", "all", float(saturated.mean()))]
     origin, made = made_by(sanity.unbounded)
     if (tried := ~np.isin(origin, drawn[flat])).any():
         made = replace(made, success=made.success[tried])
-        metrics["sanity.unbounded"] = float(made.success.mean())
+        checks.append(("unbounded", sanity.unbounded.attack, float(made.success.mean())))
         sound(adversarial.check_unbounded, "adversarial.sanity.unbounded", made, sanity.success)
-    trials = {}
-    for name, attack in section.attacks.items():
+    trials: dict[str, adversarial.Trial] = {}
+    attacks: list[dict[str, float | str]] = []
+    for name, attack in progress.bar(section.attacks.items(), "attacks"):
         origin, made = made_by(attack)
         won, eps = made.success, adversaries.eps(attack.attack, attack.arguments)
         trials[name] = adversarial.Trial(
@@ -64,14 +89,13 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
         )
         stored = {"images": made.images, "success": won, "linf": made.linf, "l2": made.l2}
         save_arrays(out / "sets" / name, **stored, origin=origin)
-        metrics |= {f"{name}.{key}": value for key, value in made.summary().items()}
-        print(f"adversarial: {name} succeeded on {won.sum()} of {len(origin)}", flush=True)
-    if not any(trial.success.any() for trial in trials.values()):
-        run.warn("no attack succeeds on any image, so there is no adversarial image to be detected")
+        attacks.append({"attack": name} | made.summary())
+        progress.say(f"adversarial: {name} succeeded on {won.sum()} of {len(origin)}")
     growth = sound(adversarial.check_growth, trials, sanity.significance)
     white_box = sound(adversarial.check_black_box, trials, sanity.significance)
-    metrics |= {f"sanity.growth.{pair}": value for pair, value in growth.items()}
-    return metrics | {f"sanity.white_box_lead.{pair}": value for pair, value in white_box.items()}
+    checks += [("growth", pair, value) for pair, value in growth.items()]
+    checks += [("white_box_lead", pair, value) for pair, value in white_box.items()]
+    return conclude(run, out, attacks, checks)
 
 
 if __name__ == "__main__":

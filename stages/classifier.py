@@ -72,7 +72,7 @@ def main(run: Run, fit: Path, val: Path, classes: Path, out: Path) -> dict[str, 
     architectures.save(model, out / "model.safetensors")
     # columns are named, for a history that was resumed has its keys sorted
     save_csv(out / "history.csv", pd.DataFrame(history, columns=["epoch", "loss", "accuracy_val"]))
-    metrics = {"accuracy_val": history[-1]["accuracy_val"], "epochs": settings.epochs}
+    metrics = {"accuracy_val": history[-1]["accuracy_val"]}
     metrics["accuracy_fit"] = architectures.accuracy(model, images, truth, device)
     if settings.labels != "all":
         found = architectures.accuracy(model, images[known], truth[known], device)
@@ -95,7 +95,6 @@ def _take(
     save_csv(out / "history.csv", pd.DataFrame(columns=["epoch", "loss", "accuracy_val"]))
     return {
         "accuracy_val": accuracy,
-        "epochs": 0,
         "gradients": models.differentiable(model, images, device),
     }
 

@@ -24,7 +24,7 @@ def main(run: Run, test: Path, out: Path) -> dict[str, float]:
         for severity in section.severities:
             corrupted = corruptions.draw(kind, severity, chosen, section.seed)
             save_arrays(out / "sets" / f"{kind}_{severity}", images=corrupted, origin=origin)
-    return {"n": len(origin), "sets": len(section.kinds) * len(section.severities)}
+    return {}
 
 
 if __name__ == "__main__":

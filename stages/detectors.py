@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mistakes.artifacts import load_arrays, load_json, save_table
+from mistakes.artifacts import load_arrays, load_json, save_json, save_table
 from mistakes.config import classifiers
 from mistakes.data import features
 from mistakes.detectors import baselines, density, gaussians, scoring
@@ -50,9 +50,10 @@ def fit_baselines(
 @stage
 def main(
     run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, out: Path
-) -> dict[str, float | str]:
-    """Write out/{baselines,guard}.safetensors and out/calibration.parquet, a row per image of cal
-    that calibrates.
+) -> dict[str, float]:
+    """Write out/{baselines,guard}.safetensors, out/calibration.parquet, a row per image of cal that
+    calibrates, and out/applicability.json: why a baseline is left out, and the shares of the
+    guard's parts where some are.
     """
     training, validation, calibration = (
         features.load(fit),
@@ -95,12 +96,9 @@ def main(
             f"none of {len(table)} images is classified correctly, so nothing calibrates a score",
         )
     save_table(out / "calibration.parquet", calibrating)
-    counts: dict[str, float | str] = {
-        "n_cal": len(table),
-        "n_cal_correct": int(table["correct"].sum()),
-    }
-    counts |= {f"not_applicable.{name}": reason for name, reason in fitted.left_out.items()}
-    return counts | {"n_calibrating": len(calibrating), "n_val_used": int(right.sum())}
+    left_out = {"baselines": fitted.left_out, "guard_shares": guard.reweighted()}
+    save_json(out / "applicability.json", left_out)
+    return {"n_calibrating": len(calibrating)}
 
 
 if __name__ == "__main__":

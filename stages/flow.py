@@ -51,7 +51,6 @@ def main(run: Run, fit: Path, val: Path, out: Path) -> dict[str, float]:
         "nll_fit": fitted.nll_fit,
         "nll_val": fitted.nll_select,
         "nll_val_gaussian": fitted.nll_select_gaussian,
-        "best_epoch": fitted.best_epoch,
     }
 
 

@@ -5,30 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from mistakes import progress
 from mistakes.artifacts import save_json, save_text
 from mistakes.errors import InputError
 from mistakes.evaluation import families, hypotheses, negative_controls, score_table
 from mistakes.evaluation.hypotheses import Group, Sample
 from mistakes.pipeline.runner import Run, stage
-
-SHOWN = (
-    "p",
-    "p_holm",
-    "p_bh",
-    "p_second",
-    "n",
-    "a12",
-    "a12_low",
-    "a12_high",
-    "hodges_lehmann",
-    "hodges_lehmann_low",
-    "hodges_lehmann_high",
-    "odds_ratio",
-    "rate_ratio",
-    "power",
-    "a12_detectable",
-)
-SHOWN_CONTROL = ("value", "low", "high", "p", "difference", "passed")
 
 
 def group(part: pd.DataFrame) -> Group:
@@ -48,6 +30,8 @@ def sample(failures: pd.DataFrame, successes: pd.DataFrame, paired: bool) -> Sam
 def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
     """Write hypotheses.json, a row per hypothesis and set, controls.json, a row per control, and
     both in Markdown.
+
+    Metrics: of each hypothesis the mean A12 of its sets, and the largest of their p-values.
     """
     section = run.params.hypotheses
     table = score_table.load(scores)
@@ -65,7 +49,7 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
         section.resamples, section.bootstrap, section.confidence_level, section.bins, section.seed
     )
     results = []
-    for hypothesis, registered in section.registered.items():
+    for hypothesis, registered in progress.bar(section.registered.items(), "hypotheses"):
         for (cause, name), part in score_table.failures(table).items():
             if cause == registered.failure:
                 compared = sample(part, successes, registered.test == "permutation_paired")
@@ -88,15 +72,12 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
         out / "hypotheses.md",
         f"{families.markdown(rows)}\nNegative controls\n\n{negative_controls.markdown(checked)}",
     )
-    metrics = {
-        f"{row['hypothesis']}.{row['set']}.{c}": row[c]
-        for row in rows.to_dict("records")
-        for c in SHOWN
+    by_hypothesis = rows.groupby("hypothesis") if len(rows) else []
+    return {
+        f"{name}.{key}": float(value)
+        for name, of in by_hypothesis
+        for key, value in (("a12", of["a12"].mean()), ("p_holm", of["p_holm"].max()))
     }
-    metrics |= {
-        f"control.{c.control}.{key}": asdict(c)[key] for c in checked for key in SHOWN_CONTROL
-    }
-    return {key: value for key, value in metrics.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def main(
                 for folder in stages
                 for sentence in load_json(folder / name / "warnings.json")
             ],
-            page.left_out(load_json(detectors / name / "metrics.json")),
+            load_json(detectors / name / "applicability.json"),
         )
         for name in run.params.classifiers
     ]

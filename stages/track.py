@@ -4,16 +4,18 @@ from a cache.
 
 import os
 import sys
+from pathlib import Path
 
 from mistakes.pipeline import custom, mlflow_rows, mlflow_store
 from mistakes.pipeline.runner import Run, stage
 from mistakes.pipeline.snapshot import WorkTree
+from mistakes.report import markdown
 
 
 @stage
 def main(run: Run) -> None:
     """Tell MLflow what the journal holds and what the files say; say which own files changed
-    meanwhile.
+    meanwhile, and at the end what was found.
     """
     mlflow_store.ship_pending()
     dvc = {
@@ -28,6 +30,11 @@ def main(run: Run) -> None:
         *(change.sentence for change in custom.changed().values()),
     ]:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
+    data = Path("data")
+    for name in run.params.classifiers:
+        for sentence in markdown.closing(data, name, run.params):
+            print(sentence)
+    print("open data/explore/explore.html (where it fails), data/report/report.html (evidence)")
 
 
 if __name__ == "__main__":

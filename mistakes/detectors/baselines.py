@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mistakes import devices
+from mistakes import devices, progress
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.detectors.detector import (
     Data,
@@ -152,7 +152,7 @@ def measure(
     was fitted.
     """
     data, fitted, costs = _data(features, logits, labels, device), Baselines(), {}
-    for name in _wanted(settings):
+    for name in progress.bar(_wanted(settings), "baselines"):
         started = time.perf_counter()
         _add(fitted, name, data, settings)
         if name in fitted.left_out:

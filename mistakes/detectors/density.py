@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mistakes import devices
+from mistakes import devices, progress
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.detectors import flows
 from mistakes.errors import ArgumentError, InputError
@@ -288,7 +288,7 @@ def _optimise(
     generator = torch.Generator().manual_seed(o.seed)
     best_nll, best_epoch, best = float("inf"), 0, density.flow.state_dict()
     history = []
-    for epoch in range(1, o.epochs + 1):
+    for epoch in progress.bar(range(1, o.epochs + 1), "epochs"):
         density.train()
         total = 0.0
         for batch in torch.randperm(len(y), generator=generator).split(o.batch_size):

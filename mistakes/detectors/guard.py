@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mistakes import devices
+from mistakes import devices, progress
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.detectors import gaussians
 from mistakes.detectors.detector import Detector
@@ -241,7 +241,7 @@ def _learn(guard: Guard, x: Tensor, predicted: Tensor, s: Settings) -> None:
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, s.epochs)
     generator = torch.Generator().manual_seed(s.seed)
     guard.train()
-    for _ in range(s.epochs):
+    for _ in progress.bar(range(s.epochs), "epochs of the probe"):
         for batch in torch.randperm(len(x), generator=generator).split(s.batch_size):
             y = hidden(x[batch])
             kept = torch.empty(y.shape).bernoulli_(1 - DROPPED).div_(1 - DROPPED).to(y.device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mistakes import progress
 from mistakes.artifacts import Array
 from mistakes.evaluation import score_table
 from mistakes.evaluation.score_table import evaluated, successes
@@ -67,7 +68,7 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
     ]
     rows: list[list[dict[str, object]]] = []
     resampled = {}
-    for score in scores:
+    for score in progress.bar(scores, "scores"):
         s = reference[score].to_numpy()
         ordered = [roc.weighted(s, weights) for weights in of_successes]
         by_cause: dict[str, list[Array]] = {cause: [] for cause, _ in failures}

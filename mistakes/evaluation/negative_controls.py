@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from mistakes import progress
 from mistakes.artifacts import Array
 from mistakes.evaluation.families import interval, number
 from mistakes.evaluation.hypotheses import LEAST, Sample
@@ -114,7 +115,7 @@ def _uniform(
             None,
         )
     rng = _stream(control, settings)
-    p = np.array([test(rng) for _ in range(settings.repetitions)])
+    p = np.array([test(rng) for _ in progress.bar(range(settings.repetitions), "repetitions")])
     rejected = stats.binomtest(int((p <= LEVEL).sum()), len(p))
     bounds = rejected.proportion_ci(1 - settings.alpha, method="exact")
     distance = float(stats.kstest(p, "uniform").pvalue)

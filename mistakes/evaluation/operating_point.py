@@ -58,11 +58,11 @@ def false_alarms(
     alpha promises.
 
     calibration : how many images the p-values were calibrated on. calibrated_on_all : they were
-    images of either kind, so that alpha bounds the share of all clean test images that is flagged, and that
-    stands in place of successes. Columns: score, alpha, n, false_alarms (share of successes
-    flagged) with its exact interval, binomial_low and _high, within_binomial, band_low and _high
-    (beta-binomial, see ``band``), within. Of many rows a fraction 1 -
-    confidence_level may lie outside.
+    images of either kind, so that alpha bounds the share of all clean test images that is flagged,
+    and that stands in place of successes. Columns: score, alpha, n, false_alarms (share of
+    successes flagged) with its exact interval, binomial_low and _high, within_binomial, band_low
+    and _high (beta-binomial, see ``band``), within. Of many rows a fraction 1 - confidence_level
+    may lie outside.
     """
     reference = score_table.test(table) if calibrated_on_all else successes(table)
     n = len(reference)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mistakes import progress
 from mistakes.artifacts import Array, load_arrays
 from mistakes.data import features
 from mistakes.data.features import Batch, Outputs
@@ -80,7 +81,7 @@ class Extractor:
         """Yield the outputs of uint8 images (n, c, h, w), in order; raises InputError where one is
         NaN or infinite.
         """
-        for start in range(0, len(images), batch_size):
+        for start in progress.bar(range(0, len(images), batch_size), "batches of images"):
             outputs = self.tensors(to_unit(images[start : start + batch_size], self._device))
             for part in (outputs.features, outputs.logits, *outputs.early):
                 finite = torch.isfinite(part).all(1)

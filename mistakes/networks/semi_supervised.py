@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mistakes import progress
 from mistakes.artifacts import Array
 from mistakes.data.pixels import to_unit
 from mistakes.networks import training
@@ -82,7 +83,7 @@ def train(
     )
     few = torch.as_tensor(known)
     history = training.load_checkpoint(models, optimiser, checkpoint)
-    for epoch in range(len(history), schedule.epochs):
+    for epoch in progress.bar(range(len(history), schedule.epochs), "epochs"):
         loss = _epoch(student, model, optimiser, x, (few, y), schedule, method, epoch)
         history.append({"epoch": epoch + 1, "loss": loss, **on_epoch(epoch + 1, loss)})
         training.save_checkpoint(models, optimiser, history, checkpoint)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mistakes import progress
 from mistakes.artifacts import Array, load_tensors, save_tensors
 from mistakes.data.pixels import to_unit
 from mistakes.networks.architectures import Classifier
@@ -51,7 +52,7 @@ def train(
     optimiser = make_optimizer(model, schedule)
     x, y = torch.as_tensor(images.copy()).to(device), torch.as_tensor(labels.copy()).to(device)
     history = load_checkpoint({"model": model}, optimiser, checkpoint)
-    for epoch in range(len(history), schedule.epochs):
+    for epoch in progress.bar(range(len(history), schedule.epochs), "epochs"):
         loss = _epoch(model, optimiser, x, y, schedule, epoch)
         history.append({"epoch": epoch + 1, "loss": loss, **on_epoch(epoch + 1, loss)})
         save_checkpoint({"model": model}, optimiser, history, checkpoint)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,7 +13,7 @@ import yaml
 # isort: skip (mistakes.tracking sets MLflow's limits before it is imported)
 from mlflow import MlflowClient
 
-from mistakes.pipeline import environment, journal, snapshot
+from mistakes.pipeline import environment, journal, mlflow_views, snapshot
 from mistakes.pipeline.mlflow_store import Store, tolerated
 from mistakes.pipeline.snapshot import Tree
 
@@ -24,7 +25,10 @@ ARTIFACTS = (
     "hypotheses/{name}/hypotheses.md",
     "hypotheses/{name}/hypotheses.json",
     "hypotheses/{name}/controls.json",
+    "adversarial/{name}/attacks.csv",
+    "adversarial/{name}/checks.csv",
     "adaptive/{name}/adaptive.csv",
+    "scores/{name}/sets.csv",
     "detection/{name}/detection.csv",
     "detection/{name}/macro.csv",
     "detection/{name}/heat.csv",
@@ -38,6 +42,7 @@ ARTIFACTS = (
     "detection/{name}/histogram.csv",
     "detection/{name}/deciles.csv",
 )
+COMPARED = ("hypotheses", "attacks", "adaptive", "macro", "detection", "heat", "mixtures")
 
 
 def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
@@ -52,6 +57,7 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], 
     lacking: list[str] = []
     with tolerated():
         store, first = Store(), ""
+        mlflow_views.show_as_training(store.client, store.experiment)
         for name in snapshot.configuration(tree).classifiers:
             reason = snapshot.mismatch(tree, name)
             if reason:
@@ -62,6 +68,11 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], 
             row = _row(store, tree, name, dvc or {})
             first = first or row.info.run_id
             lacking += _complete_one(store, row, tree, name, {row.info.run_id, first})
+            guard = Path("data/guard") / name / "model"
+            if tree.rev is None and guard.is_dir():
+                digest = snapshot.outputs(snapshot.locked(tree, name))[guard.as_posix()]
+                newest = store.client.get_run(row.info.run_id)
+                mlflow_views.log_guard(store.client, newest, name, guard, digest)
     return without_row, lacking
 
 
@@ -114,6 +125,7 @@ def _complete_one(store: Store, row: Run, tree: Tree, name: str, parents: set[st
         if tag.startswith(("md5.", "ran.", "cached.")):
             client.delete_tag(run_id, tag)
     lost = _artifacts(client, row, tree, name, lock)
+    mlflow_views.log_datasets(client, row, mlflow_views.datasets(tree, lock))
     if row.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED")
     return [f"the row of {name} lacks {path}: {reason}" for path, reason in lost.items()]
@@ -248,7 +260,7 @@ def _artifacts(
     }
     texts["dvc.lock"] = yaml.safe_dump(kept, sort_keys=False)
     paths = [path for pattern in ARTIFACTS if (path := f"data/{pattern.format(name=name)}") in made]
-    known = [*texts.values(), *((path, made[path]) for path in paths)]
+    known = [*texts.values(), *((path, made[path]) for path in paths), COMPARED]
     digest = hashlib.sha256(repr(known).encode()).hexdigest()[:16]
     if row.data.tags.get("artifacts") == digest:
         return {}
@@ -260,8 +272,13 @@ def _artifacts(
             )
         except Exception as error:  # each kind of remote has its own
             lost[path] = (str(error).splitlines() or [type(error).__name__])[0]
+    tables = {Path(path).stem: text for path, text in texts.items()}
+    shown = {f"tables/{stem}.json": tables[stem] for stem in COMPARED if stem in tables}
+    texts |= {path: mlflow_views.table(text) for path, text in shown.items()}
     for path, text in texts.items():
         client.log_text(row.info.run_id, text, path)
+    listed = [{"path": path, "type": "table"} for path in shown]
+    client.set_tag(row.info.run_id, "mlflow.loggedArtifacts", json.dumps(listed))
     if not lost:
         client.set_tag(row.info.run_id, "artifacts", digest)
     return lost

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from mistakes import progress
 from mistakes.artifacts import save_json
 from mistakes.config import classifiers, params
 from mistakes.errors import ArgumentError, InputError
@@ -79,11 +80,8 @@ class Run:
 
     def log(self, step: int, **metrics: float) -> None:
         """Add a point to the curves of this execution; MLflow shows it at once."""
-        print(
-            f"{self.stage}: {step} "
-            + " ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
-            flush=True,
-        )
+        values = " ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+        progress.say(f"{self.stage}: {step} {values}")
         if self._execution is None:
             return
         self._execution.metrics(step, metrics)

@@ -221,7 +221,7 @@ def mismatch(tree: Tree, name: str) -> str | None:
             if made.get(dep["path"], dep.get("md5")) != dep.get("md5"):
                 return f"{dep['path']} is not what stage {stage} has read"
         for out in entry.get("outs", []):
-            text = tree.read(out["path"]) if out["path"].endswith(".json") else None
+            text = tree.read(out["path"]) if out["path"].endswith((".json", ".csv")) else None
             if text is not None and hashlib.md5(text, usedforsecurity=False).hexdigest() != out.get(
                 "md5"
             ):

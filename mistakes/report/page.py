@@ -32,7 +32,8 @@ class Evidence:
     """What the report shows of one classifier: the outputs of scores, flow, guard, tests,
     detection, adaptive.
 
-    left_out : the baselines that are not applicable, with the reason.
+    applicability : ``baselines``, those that are left out, with the reason, and ``guard_shares``,
+    those of the guard's parts where some are left out.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Evidence:
     adaptive: pd.DataFrame
     tables: dict[str, pd.DataFrame]  # of stage detection, by the names of its files
     warnings: list[str]  # sentences of the stages that this classifier went through
-    left_out: dict[str, str]
+    applicability: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,6 @@ def render(
         comparison=comparison,
         warnings=inputs.warnings,
     )
-
-
-def left_out(metrics: dict[str, Any]) -> dict[str, str]:
-    """Return the baselines that are not applicable, with the reason, from the metrics of stage
-    detectors.
-    """
-    start = "not_applicable."
-    return {key.removeprefix(start): why for key, why in metrics.items() if key.startswith(start)}
 
 
 def percent(share: float) -> str:
@@ -165,14 +158,10 @@ def _classifier(
         "deciles": plots.deciles(tables["deciles"]),
         "extremes": tables["deciles"].iloc[[0, -1]].to_dict("records"),
         "roc": plots.roc(tables["roc"]) if len(detection) else None,
-        "left_out": one.left_out,
+        "left_out": one.applicability["baselines"],
         "gallery": _gallery(one.scores, inputs, gallery),
         "causes": [cause for cause in CAUSES if cause in set(detection["cause"])],
-        "shares": {
-            key[12:]: value
-            for key, value in one.scores_metrics.items()
-            if key.startswith("guard_share.")
-        },
+        "shares": one.applicability["guard_shares"],
     }
 
 

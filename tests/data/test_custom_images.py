@@ -87,12 +87,7 @@ def test_own_ood_sets_of_any_layout_take_the_form_of_the_images(
         in warnings()
     )
     stage("ood", "data/images/test", "data/raw", "data/ood")
-    assert json.loads(Path("data/ood/metrics.json").read_text()) == {
-        "n.flat": 6,
-        "n.deep": 7,
-        "n.uniform": 30,
-    }
-    for name, n in (("flat", 6), ("deep", 7)):
+    for name, n in (("flat", 6), ("deep", 7), ("uniform", 30)):
         assert np.load(f"data/ood/sets/{name}/images.npy").shape == (n, 3, 12, 12)
     assert (
         warnings("data/ood")

@@ -166,16 +166,10 @@ def test_the_report_begins_with_the_comparison(reproduced: Checkout) -> None:
 def test_comparison_in_markdown_names_the_best_baseline_and_counts_what_is_shown() -> None:
     values = params.load(ROOT / "params.yaml")
     name = next(iter(values.classifiers))
-    detection_, tested = (
-        json.loads((ROOT / "data" / stage / name / "metrics.json").read_text())
-        for stage in ("detection", "hypotheses")
-    )
+    tested = json.loads((ROOT / "data/hypotheses" / name / "hypotheses.json").read_text())
+    table = artifacts.load_csv(ROOT / "data/detection" / name / "macro.csv")
     text = markdown.comparison(ROOT / "data", [name], values)
-    macro = {
-        key.removeprefix("macro_auroc."): value
-        for key, value in detection_.items()
-        if "macro_auroc." in key
-    }
+    macro = dict(zip(table["score"], table["macro_auroc"], strict=True))
     for own in ("guard", "joint", "nll"):
         macro.pop(own)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(f"| {name}")]
@@ -185,7 +179,5 @@ def test_comparison_in_markdown_names_the_best_baseline_and_counts_what_is_shown
         "msp",
         max(macro, key=macro.get).replace("_", "-"),
     ]
-    attacks = [
-        value for key, value in tested.items() if key.startswith("H2.") and key.endswith(".p_holm")
-    ]
+    attacks = [row["p_holm"] for row in tested if row["hypothesis"] == "H2"]
     assert rows[0][3] == f"{sum(np.array(attacks) <= 0.05)} of {len(attacks)}"

@@ -248,10 +248,9 @@ def test_stage_writes_every_row_and_asks_for_training_images(
     ]
     assert rows[1]["hodges_lehmann"] == pytest.approx(1)
     metrics = json.loads(texts[0]["metrics.json"])
-    assert metrics["H5.test.p"] == rows[4]["p"]
-    assert (
-        metrics["control.random_score.value"] == json.loads(texts[0]["controls.json"])[1]["value"]
-    )
+    assert metrics["H5.p_holm"] == rows[4]["p_holm"]
+    assert metrics["H2.a12"] == rows[1]["a12"]
+    assert len(metrics) == 10
     table[table["origin"] != "fit"].to_parquet(tmp_path / "scores.parquet")
     done = run(tmp_path, "hypotheses", "scores.parquet", "data/hypotheses/c")
     refused(done, "scores.parquet", "column origin", "of fit")

@@ -482,7 +482,8 @@ def test_own_classifiers_through_the_whole_pipeline(project: Path, tmp_path: Pat
         assert found["gradients"] == (name == "mine")
         assert found["accuracy_val"] > 0.85
         assert scores["accuracy_test"] > 0.85
-        assert ("n.fgsm_05" in scores) == (name == "mine")
+        sets = (checkout.folder / f"data/scores/{name}/sets.csv").read_text()
+        assert ("fgsm_05" in sets) == (name == "mine")
     assert (checkout.folder / "data/report/report.html").is_file()
     assert checkout.run("mistakes", "results").stdout.startswith("Accuracy: ")
     Image.fromarray(np.load(checkout.folder / "data/images/test/images.npy")[0, 0]).save(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import servers
 import yaml
@@ -162,11 +163,11 @@ def test_workflow_and_ci(checkout: Checkout, tmp_path: Path) -> None:
     for table in (committed, smoke):
         assert re.search(r"^\| Path \| Metric \|", table, re.MULTILINE)
         assert re.search(
-            r"^\| data/detection/smoke/metrics.json \| false_alarms.guard \|", table, re.MULTILINE
+            r"^\| data/detection/smoke/summary.json \| false_alarms \|", table, re.MULTILINE
         )
         assert "data/flow" not in table
     checkout.run("git", "switch", "--quiet", "--discard-changes", "main")
-    assert "false_alarms.guard" in follow(checkout, "ci.md")
+    assert "false_alarms" in follow(checkout, "ci.md")
 
 
 @pytest.mark.slow
@@ -197,11 +198,12 @@ def test_architecture_says_how_a_detector_an_attack_and_a_stage_are_added(
         ]
     )
     checkout.run("dvc", "repro")
-    detection, norms = (
-        json.loads((checkout.folder / "data" / stage / "smoke/metrics.json").read_text())
-        for stage in ("detection", "norms")
+    norms = json.loads((checkout.folder / "data/norms/smoke/metrics.json").read_text())
+    sets, macro = (
+        pd.read_csv(checkout.folder / f"data/detection/smoke/{table}.csv")
+        for table in ("detection", "macro")
     )
-    assert 0 < detection["macro_auroc.feature_norm"] < 1
-    assert "auroc.adversarial.mim_05.guard" in detection
+    assert 0 < macro.set_index("score").loc["feature_norm", "macro_auroc"] < 1
+    assert "mim_05" in set(sets["set"])
     assert norms["mean"] > 0
     assert "feature norm" in (checkout.folder / "data/report/report.html").read_text()

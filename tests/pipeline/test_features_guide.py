@@ -56,8 +56,10 @@ def test_the_row_has_what_the_files_have(guide: Checkout) -> None:
     macro = pd.read_csv(guide.folder / "data/detection/given/macro.csv").set_index("score")
     (row,) = guide.runs(level="pipeline")
     assert row.info.status == "FINISHED"
-    assert row.data.metrics["scores.guard_share.density"] == pytest.approx(0.04 / 0.42)
-    assert row.data.metrics["detection.auroc.ood.noise.guard"] == pytest.approx(
+    applicability = guide.folder / "data/detectors/given/applicability.json"
+    shares = json.loads(applicability.read_text())["guard_shares"]
+    assert shares["density"] == pytest.approx(0.04 / 0.42)
+    assert row.data.metrics["detection.auroc.guard.ood"] == pytest.approx(
         macro.loc["guard", "auroc_ood"], abs=1e-5
     )
     assert row.data.params["classifier.source"] == "features"
@@ -103,5 +105,5 @@ def test_changed_labels_make_a_row_of_their_own(guide: Checkout) -> None:
     accuracy = second.metrics["scores.accuracy_test"]
     assert accuracy == metrics["accuracy_test"]
     assert accuracy < first.data.metrics["scores.accuracy_test"] - 0.1
-    guards = [row.metrics["detection.macro_auroc.guard"] for row in (first.data, second)]
+    guards = [row.metrics["detection.macro.guard"] for row in (first.data, second)]
     assert guards[0] != guards[1]

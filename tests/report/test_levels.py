@@ -20,9 +20,17 @@ def values() -> params.Params:
 
 def test_intervals_have_the_level_of_the_parameters(values: params.Params, tmp_path: Path) -> None:
     name = next(iter(params.load(ROOT / "params.yaml").classifiers))
-    for stage in ("classifier", "scores", "hypotheses", "detection", "detectors"):
-        (tmp_path / stage / name).mkdir(parents=True)
-        shutil.copy(ROOT / f"data/{stage}/{name}/metrics.json", tmp_path / stage / name)
+    for file in (
+        "classifier/{}/metrics.json",
+        "scores/{}/metrics.json",
+        "hypotheses/{}/hypotheses.json",
+        "detection/{}/macro.csv",
+        "detection/{}/false_alarms.csv",
+        "detectors/{}/applicability.json",
+    ):
+        copy = tmp_path / file.format(name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "data" / file.format(name), copy)
     for text in (
         markdown.markdown(tmp_path, name, values),
         markdown.comparison(tmp_path, [name], values),
@@ -36,9 +44,13 @@ def test_hypotheses_count_as_shown_at_the_alpha_of_their_family(values: params.P
     assert values.hypotheses.alpha == 0.2
     assert page._verdict(row, values.hypotheses.alpha) == "lower density"
     assert page._verdict(row, 0.05) == "no evidence"
-    metrics = {"H2.pgd.p_holm": 0.1, "H2.cw.p_holm": 0.3, "H3.noise.p_holm": 0.01}
-    assert "| 1 of 2 | 1 of 1 |" in markdown._side(metrics, 0.2)
-    assert "| 0 of 2 | 1 of 1 |" in markdown._side(metrics, 0.05)
+    rows = [
+        {"hypothesis": "H2", "set": "pgd", "p_holm": 0.1},
+        {"hypothesis": "H2", "set": "cw", "p_holm": 0.3},
+        {"hypothesis": "H3", "set": "noise", "p_holm": 0.01},
+    ]
+    assert "| 1 of 2 | 1 of 1 |" in markdown._side(rows, 0.2)
+    assert "| 0 of 2 | 1 of 1 |" in markdown._side(rows, 0.05)
 
 
 def test_the_template_states_no_level_of_its_own() -> None:
