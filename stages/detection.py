@@ -45,7 +45,10 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
         "flagged": operating_point.flagged(inputs, scores, section.alphas, level),
         "undetected": operating_point.undetected(inputs, scores, settings),
         "shift": operating_point.shift(inputs, scores, settings),
-        "roc": detection.roc_curves(inputs, "nll"),
+        "roc": pd.concat(
+            [detection.roc_curves(inputs, score).assign(score=score) for score in headline.SHOWN]
+        ),
+        "risk_coverage": detection.risk_coverage(inputs, ("guard", "nll", "msp")),
         "histogram": detection.histograms(inputs),
         "deciles": detection.deciles(inputs, level),
     }

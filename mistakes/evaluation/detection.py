@@ -2,7 +2,7 @@
 see at alpha.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -195,6 +195,28 @@ def roc_curves(table: pd.DataFrame, score: str, points: int = 201) -> pd.DataFra
         if parts
         else pd.DataFrame(columns=["cause", "fpr", "tpr"])
     )
+
+
+def risk_coverage(table: pd.DataFrame, scores: Sequence[str], points: int = 101) -> pd.DataFrame:
+    """Return score, coverage and risk: the share of errors among the test images that are accepted,
+    where those with the lowest scores are.
+
+    Examples
+    --------
+    >>> images = {"origin": "id", "set": "test", "correct": [True, False], "msp": [-0.9, -0.5]}
+    >>> risk_coverage(pd.DataFrame(images), ["msp"], points=2)["risk"].tolist()
+    [0.0, 0.5]
+    """
+    images = score_table.test(table)
+    accepted = np.linspace(0, len(images), points + 1)[1:].round().astype(int).clip(min=1)
+    parts = []
+    for score in scores:
+        wrong = ~images.sort_values(score, kind="stable")["correct"].to_numpy(dtype=bool)
+        risk = wrong.cumsum()[accepted - 1] / accepted
+        parts.append(
+            pd.DataFrame({"score": score, "coverage": accepted / len(images), "risk": risk})
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
 def histograms(table: pd.DataFrame, bins: int = 60) -> pd.DataFrame:

@@ -157,7 +157,7 @@ def _classifier(
         "histogram": plots.histograms(tables["histogram"], groups),
         "deciles": plots.deciles(tables["deciles"]),
         "extremes": tables["deciles"].iloc[[0, -1]].to_dict("records"),
-        "roc": plots.roc(tables["roc"]) if len(detection) else None,
+        "roc": plots.roc(tables["roc"].query("score == 'nll'")) if len(detection) else None,
         "left_out": one.applicability["baselines"],
         "gallery": _gallery(one.scores, inputs, gallery),
         "causes": [cause for cause in CAUSES if cause in set(detection["cause"])],

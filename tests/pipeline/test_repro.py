@@ -5,7 +5,9 @@ import json
 import re
 import time
 
+import pandas as pd
 import pytest
+import yaml
 from checkouts import Checkout, clone, duplicate
 
 STAGES = (
@@ -225,3 +227,24 @@ def test_metrics_fit_a_screen(reproduced: Checkout) -> None:
     shown = reproduced.run("dvc", "metrics", "show").stdout.splitlines()
     assert shown[0].split()[:3] == ["Path", "accuracy", "adversarial"]
     assert max(map(len, shown)) <= 160
+
+
+def test_plots_draw_what_the_tables_have_and_need_no_network(reproduced: Checkout) -> None:
+    stages = yaml.safe_load((reproduced.folder / "dvc.yaml").read_text())["stages"]
+    drawn = 0
+    for stage in stages.values():
+        for plot in stage.get("do", stage).get("plots", []):
+            ((path, how),) = plot.items()
+            table = pd.read_csv(reproduced.folder / path.replace("${key}", "smoke"))
+            assert {how["x"], how["y"]} <= set(table.columns), path
+            template = reproduced.folder / f".dvc/plots/{how.get('template')}.json"
+            if template.is_file():
+                text = template.read_text()
+                used = set(re.findall(r'"field": "(\w+)"|datum\.(\w+)', text))
+                assert {a or b for a, b in used} <= {"rev", *table.columns}, path
+                drawn += 1
+    assert drawn > 5
+    reproduced.run("dvc", "plots", "show")
+    page = (reproduced.folder / "dvc_plots/index.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["']http""", page)
+    assert page.count("vegaEmbed(") > drawn
