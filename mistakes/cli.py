@@ -118,15 +118,15 @@ def show(what: Path | str) -> None:
 
 def ui(port: int) -> None:
     """Print the address of the run table and serve the MLflow UI on this project's store."""
-    from mistakes.pipeline import mlflow_store
+    from mistakes.pipeline import mlflow_store, mlflow_views
 
     store = mlflow_store.Store()
+    with mlflow_store.tolerated():  # who may only read sees the table as others left it
+        mlflow_views.prepare(store.client, store.experiment)
     address = (
         mlflow_store.uri() if mlflow_store.uri().startswith("http") else f"http://127.0.0.1:{port}"
     )
-    # MLflow opens elsewhere: this is the table of rows
-    wanted = "searchFilter=tags.level%20%3D%20%27pipeline%27"
-    print(f"open {address}/#/experiments/{store.experiment}/runs?{wanted}", flush=True)
+    print(f"open {mlflow_views.address(address, store.experiment)}", flush=True)
     if not mlflow_store.uri().startswith("http"):
         command = [
             sys.executable,

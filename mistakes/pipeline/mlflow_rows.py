@@ -57,7 +57,7 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], 
     lacking: list[str] = []
     with tolerated():
         store, first = Store(), ""
-        mlflow_views.show_as_training(store.client, store.experiment)
+        mlflow_views.prepare(store.client, store.experiment)
         for name in snapshot.configuration(tree).classifiers:
             reason = snapshot.mismatch(tree, name)
             if reason:
@@ -72,7 +72,7 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], 
             if tree.rev is None and guard.is_dir():
                 digest = snapshot.outputs(snapshot.locked(tree, name))[guard.as_posix()]
                 newest = store.client.get_run(row.info.run_id)
-                mlflow_views.log_guard(store.client, newest, name, guard, digest)
+                lacking += mlflow_views.log_guard(store.client, newest, name, guard, digest)
     return without_row, lacking
 
 

@@ -19,8 +19,19 @@ from mlflow.exceptions import MlflowException
 from mistakes.pipeline import snapshot
 from mistakes.pipeline.snapshot import Tree
 
-# of MLflow's two kinds of experiment the one that trains models, not the one that calls them
-KIND = {"mlflow.experimentKind": "custom_model_development"}
+VIEW = "results"  # the name of the table's view
+COLUMNS = (
+    "attributes.`Created`",
+    "metrics.`scores.accuracy_test`",
+    "metrics.`detection.macro.guard`",
+    "metrics.`detection.macro.nll`",
+    "metrics.`detection.macro.best_baseline`",
+    "metrics.`detection.false_alarms`",
+    "metrics.`hypotheses.H1.a12`",
+    "metrics.`hypotheses.H1.p_holm`",
+    "params.`classifier.seed`",
+    "params.`flow.kind`",
+)
 CONTEXTS = {"fit": "training", "val": "validation", "cal": "calibration", "test": "test"}
 ANSWER = {
     "prediction": "string",
@@ -31,11 +42,34 @@ ANSWER = {
 }  # the columns of a guard's answer, and their types to MLflow
 
 
-def show_as_training(client: MlflowClient, experiment: str) -> None:
-    """Have MLflow open the experiment as one that trains models."""
-    tags = client.get_experiment(experiment).tags
-    for key, value in KIND.items():
-        if key not in tags:
+def address(server: str, experiment: str) -> str:
+    """Return where the table of rows is, with the columns that matter."""
+    how = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return f"{server}/#/experiments/{experiment}/runs?{how}"
+
+
+def prepare(client: MlflowClient, experiment: str) -> None:
+    """Have MLflow show the experiment as one that trains models, and give it the view VIEW."""
+    view = {
+        "searchFilter": "tags.level = 'pipeline'",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": COLUMNS,
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+    }
+    wanted = {
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }
+    known = client.get_experiment(experiment).tags
+    for key, value in wanted.items():
+        if known.get(key) != value:
             client.set_experiment_tag(experiment, key, value)
 
 
@@ -82,11 +116,14 @@ def table(text: str) -> str:
     return str(read(StringIO(text)).to_json(orient="split", index=False))
 
 
-def log_guard(client: MlflowClient, row: Run, name: str, folder: Path, digest: str) -> None:
-    """Log the guard in ``folder`` as the row's model, and register it as the newest of ``name``."""
+def log_guard(client: MlflowClient, row: Run, name: str, folder: Path, digest: str) -> list[str]:
+    """Log the guard in ``folder`` as the row's model, and register it as the newest of ``name``.
+
+    Returns why it could not be registered, in a sentence: a server may not allow everyone to.
+    """
     known = row.outputs.model_outputs if row.outputs else []
     if any(client.get_logged_model(one.model_id).tags.get("md5") == digest for one in known):
-        return
+        return []
     run_id, experiment = row.info.run_id, row.info.experiment_id
     model = client.create_logged_model(experiment, name, run_id, {"md5": digest}, None, "guard")
     with tempfile.TemporaryDirectory() as temporary:
@@ -98,9 +135,13 @@ def log_guard(client: MlflowClient, row: Run, name: str, folder: Path, digest: s
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     with contextlib.suppress(MlflowException):  # it is registered already
         client.create_registered_model(name)
-    source = f"models:/{model.model_id}"
-    version = client.create_model_version(name, source, run_id, model_id=model.model_id)
-    client.set_registered_model_alias(name, "newest", version.version)
+    try:
+        source = f"models:/{model.model_id}"
+        version = client.create_model_version(name, source, run_id, model_id=model.model_id)
+        client.set_registered_model_alias(name, "newest", version.version)
+    except MlflowException as error:
+        return [f"the guard of {name} is logged, but not registered: {str(error).splitlines()[0]}"]
+    return []
 
 
 def _describe(folder: Path, model_id: str, run_id: str) -> None:

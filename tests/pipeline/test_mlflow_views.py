@@ -86,3 +86,11 @@ def test_requirements_name_this_project_and_what_it_needs() -> None:
     lines = mlflow_views._requirements().splitlines()
     assert lines[0].startswith("mistakes==")
     assert {line.partition("==")[0] for line in lines} >= {"torch", "nflows", "mlflow"}
+
+
+def test_the_view_has_columns_that_a_row_has(client: MlflowClient, row: Any) -> None:
+    tags = client.get_experiment_by_name("mistakes").tags
+    columns = json.loads(tags[f"mlflow.sharedViewState.{mlflow_views.VIEW}"])["selectedColumns"]
+    for column in columns:
+        kind, name = column.rstrip("`").split(".`")
+        assert kind == "attributes" or name in getattr(row.data, kind), column
