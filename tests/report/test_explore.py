@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,30 +73,6 @@ def test_small_images_lie_where_the_page_looks_for_them(rng: np.random.Generator
         row, column = divmod(i, found["columns"])
         shown = grid[row * 16 + 8, column * 16 + 8]
         assert np.abs(shown - images[i, :, 0, 0]).max() < 40  # WebP is lossy
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    from selenium import webdriver
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("chromium is not installed (tests/servers.sh installs it where it can)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in (
-        "headless=new",
-        "no-sandbox",
-        "window-size=1280,1600",
-        "use-angle=swiftshader",
-    ):
-        options.add_argument(f"--{argument}")
-    options.add_argument("--enable-unsafe-swiftshader")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(driver)
-    found = webdriver.Chrome(options=options, service=service)
-    yield found
-    found.quit()
 
 
 @pytest.mark.slow
