@@ -72,6 +72,11 @@ def threshold(calibration: Array, alpha: float) -> float:
     of calibration.
 
     Raises InputError where no p-value can reach alpha, so that every attack would go undetected.
+
+    Examples
+    --------
+    >>> threshold(np.arange(99.0), 0.05)
+    94.0
     """
     conformal.check_attainable(alpha, len(calibration), "detection.alpha")
     return float(calibration[conformal.p_values(calibration, calibration) > alpha].max())
@@ -82,6 +87,11 @@ def spread(calibration: Array) -> float:
     calibration.
 
     1 where that is 0, since most scores tie.
+
+    Examples
+    --------
+    >>> spread(np.linspace(0, 100, 101))
+    34.0
     """
     low, high = np.percentile(calibration, [16, 84])
     return float(high - low) / 2 or 1.0

@@ -181,13 +181,24 @@ def _store(clean: Array, exact: Array, norm: str, eps: float | None) -> Array:
 
 
 def grey_levels(eps: float) -> int:
-    """Return how many steps of an 8-bit pixel lie within ``eps``, in [0, 1] pixel units."""
+    """Return how many steps of an 8-bit pixel lie within ``eps``, in [0, 1] pixel units.
+
+    Examples
+    --------
+    >>> grey_levels(0.5)
+    127
+    """
     return int(np.floor(eps * 255 + 1e-6))
 
 
 def linf(stored: Array, clean: Array) -> Array:
     """Return the largest change of a pixel, float32 (n,) in [0, 1] pixel units, between uint8
     images (n, c, h, w).
+
+    Examples
+    --------
+    >>> linf(np.array([[[[255]]]], np.uint8), np.array([[[[204]]]], np.uint8)).tolist()
+    [0.20000000298023224]
     """
     return np.abs(_change(stored, clean)).max(1)
 
@@ -239,6 +250,11 @@ def mcnemar(weak: Array, strong: Array) -> float:
 
     With b images on which ``weak`` alone succeeds, and c on which ``strong`` alone does, it is P(X
     >= b) for X from Binomial(b + c, 1/2).
+
+    Examples
+    --------
+    >>> round(mcnemar(np.array([True] * 9), np.array([False] * 9)), 4)
+    0.002
     """
     b, c = int((weak & ~strong).sum()), int((strong & ~weak).sum())
     return float(stats.binomtest(b, b + c, alternative="greater").pvalue) if b + c else 1.0

@@ -83,6 +83,11 @@ def build(model: Any, attack: str, arguments: Mapping[str, float]) -> Any:
 def eps(attack: str, arguments: Mapping[str, float]) -> float | None:
     """Return how far an attack may go: what ``arguments`` say, else its default; None for one that
     minimises it.
+
+    Examples
+    --------
+    >>> eps("LinfPGDAttack", {"eps": 0.1}), eps("DDNL2Attack", {})
+    (0.1, None)
     """
     takes = inspect.signature(getattr(advertorch_attacks(), attack)).parameters
     default = takes["eps"].default if "eps" in takes else None

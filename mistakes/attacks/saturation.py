@@ -38,6 +38,11 @@ def led(logits: Tensor) -> Tensor:
     A softmax that saturates in float32 has no gradient. So the logits of an image whose largest one
     leads by more are divided: its cross-entropy is then nearly the margin, the loss of Carlini and
     Wagner (2017), in units of itself, as in the DLR loss of Croce and Hein (2020).
+
+    Examples
+    --------
+    >>> led(torch.tensor([[0.0, 1000.0]])).tolist()
+    [[0.0, 10.0]]
     """
     largest = logits.detach().topk(2, dim=1).values
     return logits / ((largest[:, 0] - largest[:, 1]) / LEAD).clamp(min=1)[:, None]

@@ -43,7 +43,13 @@ class Outputs:
 
 
 def early_name(block: int) -> str:
-    """Return the name of the file of early features after ``block``, counted from 0."""
+    """Return the name of the file of early features after ``block``, counted from 0.
+
+    Examples
+    --------
+    >>> early_name(0)
+    'early_1'
+    """
     return f"early_{block + 1}"
 
 

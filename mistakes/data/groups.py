@@ -82,6 +82,11 @@ def numbered(names: Mapping[str, Array | Sequence[str]], where: str) -> dict[str
     """Return the groups of each part as numbers, int64 (n,), the same for the same name.
 
     Raises InputError, naming them, where a group stands in two parts: they are splits already.
+
+    Examples
+    --------
+    >>> numbered({"fit": ["ann", "bob", "ann"]}, "groups")["fit"].tolist()
+    [0, 1, 0]
     """
     known, numbers = np.unique(
         np.concatenate([np.asarray(part) for part in names.values()]), return_inverse=True

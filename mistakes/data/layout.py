@@ -106,7 +106,13 @@ def splits(
 
 
 def role(name: str) -> str | None:
-    """Return train, val or test where a word in the name of a folder says so."""
+    """Return train, val or test where a word in the name of a folder says so.
+
+    Examples
+    --------
+    >>> role("my_train"), role("cats")
+    ('train', None)
+    """
     words = re.split(r"[^a-z]+", name.lower())
     return next(
         (one for one, word in ROLES.items() if any(re.fullmatch(word, w) for w in words)), None
@@ -172,7 +178,13 @@ def classes(
 
 
 def shown(counts: Mapping[str, int]) -> str:
-    """Return names with their counts, at most twenty."""
+    """Return names with their counts, at most twenty.
+
+    Examples
+    --------
+    >>> shown({"cat": 2, "dog": 1})
+    'cat (2), dog (1)'
+    """
     return ", ".join(f"{name} ({n})" for name, n in list(counts.items())[:20]) + (
         ", ..." if len(counts) > 20 else ""
     )

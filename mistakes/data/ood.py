@@ -58,6 +58,11 @@ def resembling(name: str, images: Array, test: Array, count: int, seed: int) -> 
 def chosen(name: str, n: int, count: int, seed: int) -> Array:
     """Return which of ``n`` inputs set ``name`` takes, rising: ``count`` of them, or all where
     there are fewer.
+
+    Examples
+    --------
+    >>> chosen("uniform", 10, 3, seed=0).tolist()
+    [0, 2, 6]
     """
     return _chosen(n, count, np.random.default_rng([seed, *name.encode()]))
 

@@ -64,6 +64,11 @@ SUFFIXES = (
 def named_as_image(name: PurePath) -> bool | None:
     """Tell whether a file is an image by its name; None where the name does not say: without a
     suffix, or a number.
+
+    Examples
+    --------
+    >>> named_as_image(PurePath("a/b.JPG")), named_as_image(PurePath("notes.txt"))
+    (True, False)
     """
     suffix = name.suffix.lower()
     return None if suffix.strip(".0123456789") == "" else suffix in SUFFIXES

@@ -72,6 +72,11 @@ def spread(labels: Array, parts: Sequence[Array]) -> None:
 def few(labels: Mapping[str, Array], classes: Sequence[str]) -> list[str]:
     """Return a sentence for each class that has fewer than FEW inputs in a split; ``labels`` int64
     (n,), by split.
+
+    Examples
+    --------
+    >>> few({"fit": np.array([0, 0, 0, 0, 0, 0, 1])}, ["cat", "dog"])
+    ['few inputs of class dog: 1 in fit']
     """
     counts = {split: np.bincount(part, minlength=len(classes)) for split, part in labels.items()}
     rare = [label for label in range(len(classes)) if min(n[label] for n in counts.values()) < FEW]

@@ -14,6 +14,11 @@ def p_values(calibration: Array, scores: Array) -> Array:
 
     For an input exchangeable with the n calibration inputs P(p <= alpha) <= alpha (Vovk et al.
     2005); ties count against flagging, so the bound holds with them.
+
+    Examples
+    --------
+    >>> p_values(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.5, 9.0])).tolist()
+    [1.0, 0.5, 0.25]
     """
     ordered = np.sort(calibration)
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
@@ -27,8 +32,8 @@ def check_attainable(alpha: float, calibration: int, argument: str = "alpha") ->
 
     Examples
     --------
-    >>> require(0.05, 19)
-    >>> require(0.05, 18)  # doctest: +ELLIPSIS
+    >>> check_attainable(0.05, 19)
+    >>> check_attainable(0.05, 18)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     mistakes.errors.ArgumentError: alpha is 0.05, expected at least 1/19 with 18 calibration ...
     """

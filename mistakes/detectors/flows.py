@@ -46,6 +46,11 @@ def build(kind: str, coordinates: int, hidden: int, layers: int) -> nn.Module:
     bounds its scale between 0.001 and 1.001) or ``spline`` (rational-quadratic coupling, Durkan et
     al. 2019). The order of the coordinates is reversed before each layer. Raises InputError for a
     coupling of a single coordinate.
+
+    Examples
+    --------
+    >>> build("maf", coordinates=3, hidden=8, layers=2).log_prob(torch.zeros(5, 3)).shape
+    torch.Size([5])
     """
     transforms: list[nn.Module] = []
     for _ in range(layers):

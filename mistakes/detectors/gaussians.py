@@ -30,7 +30,14 @@ RIDGE = 1e-6
 
 
 def shared(z: Tensor, labels: Tensor) -> State:
-    """Return one Gaussian for each class, with the covariance within classes (Lee et al. 2018)."""
+    """Return one Gaussian for each class, with the covariance within classes (Lee et al. 2018).
+
+    Examples
+    --------
+    >>> z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]]).double()
+    >>> sorted(shared(z, torch.tensor([0, 0, 1, 1])))
+    ['factors', 'shifts']
+    """
     means, centred, _ = _by_class(z, labels)
     whitening = _whitening(centred, z)
     return {"factors": whitening[None], "shifts": means @ whitening}
@@ -41,6 +48,12 @@ def relative(z: Tensor, labels: Tensor) -> State:
     (Ren et al. 2021).
 
     The background has the directions of the covariance within classes.
+
+    Examples
+    --------
+    >>> z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double()
+    >>> sorted(relative(z, torch.arange(50) % 2))
+    ['background_factors', 'background_shifts', 'factors', 'shifts']
     """
     classes = shared(z, labels)
     y = z @ classes["factors"][0]
@@ -65,6 +78,12 @@ def of_classes(z: Tensor, labels: Tensor, classes: int | None = None) -> State:
     A class with fewer than FEW samples, or whose samples do not differ, has the covariance within
     classes. Labels are below ``classes`` where that is given, and a class without a label then has
     the mean and covariance of all samples, and the prior of a class with one.
+
+    Examples
+    --------
+    >>> z = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).double()
+    >>> of_classes(z, torch.arange(20) % 2)["factors"].shape
+    torch.Size([2, 3, 3])
     """
     means, centred, index = _by_class(z, labels, classes)
     whitening = _whitening(centred, z)
@@ -80,6 +99,11 @@ def rare(labels: Tensor, names: Sequence[str], which: str) -> list[str]:
     are.
 
     which : ``labelled`` or ``predicted``, what the labels are.
+
+    Examples
+    --------
+    >>> rare(torch.tensor([0] * 9 + [1]), ["cat", "dog"], "labelled")[0][:44]
+    'few images of fit are labelled as dog (1): t'
     """
     counts = labels.bincount(minlength=len(names)).tolist()
     found = [f"{name} ({count})" for name, count in zip(names, counts, strict=False) if count < FEW]
@@ -100,6 +124,12 @@ def mixture(z: Tensor, components: int, principal: int, seed: int) -> State:
     EM runs in whitened coordinates (where RIDGE is relative to each direction) from k-means++
     seeds: k-means itself adds up in an order that depends on the number of threads. Raises
     InapplicableError where fewer directions vary, or there are fewer samples.
+
+    Examples
+    --------
+    >>> z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double()
+    >>> mixture(z, components=2, principal=3, seed=0)["shifts"].shape
+    torch.Size([2, 3])
     """
     from sklearn.mixture import GaussianMixture
 
@@ -123,7 +153,14 @@ def mixture(z: Tensor, components: int, principal: int, seed: int) -> State:
 
 
 def squared_distances(state: State, z: Tensor, prefix: str = "") -> Tensor:
-    """Return the squared Mahalanobis distances (n, c) of features (n, d)."""
+    """Return the squared Mahalanobis distances (n, c) of features (n, d).
+
+    Examples
+    --------
+    >>> z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]]).double()
+    >>> squared_distances(shared(z, torch.zeros(4).long()), z).flatten().tolist()
+    [2.0, 2.0, 2.0, 2.0]
+    """
     whitened = z @ state[f"{prefix}factors"] - state[f"{prefix}shifts"][:, None]  # (c, n, m)
     return whitened.square().sum(2).T
 
@@ -131,6 +168,13 @@ def squared_distances(state: State, z: Tensor, prefix: str = "") -> Tensor:
 def nll(state: State, z: Tensor) -> Tensor:
     """Return -log sum_j pi_j N(z; mu_j, Sigma_j) (n,), nats, the density on the directions that are
     kept.
+
+    Examples
+    --------
+    >>> z = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).double()
+    >>> state = of_classes(z, torch.arange(20) % 2)
+    >>> bool(nll(state, z).mean() < nll(state, z + 9).mean())
+    True
     """
     return -torch.logsumexp(state["log_weights"] - squared_distances(state, z) / 2, dim=1)
 

@@ -166,6 +166,11 @@ class Guard(nn.Module):
 def negative_log_softmax(scores: Tensor, chosen: Tensor) -> Tensor:
     """Return -log softmax of ``scores`` (n, k) at ``chosen`` (n,): to the last digit also where it
     is nearly 0.
+
+    Examples
+    --------
+    >>> negative_log_softmax(torch.tensor([[0.0, 0.0]]), torch.tensor([1])).tolist()
+    [0.6931471824645996]
     """
     others = scores.scatter(1, chosen[:, None], -torch.inf).logsumexp(1)
     return functional.softplus(others - scores.gather(1, chosen[:, None])[:, 0])

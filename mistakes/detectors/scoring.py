@@ -113,5 +113,11 @@ def outcome(logits: Array, labels: Array) -> dict[str, Array]:
 
 
 def table(scores: dict[str, Array], logits: Array, labels: Array) -> pd.DataFrame:
-    """Return a row per input: label, prediction, correct, and the scores."""
+    """Return a row per input: label, prediction, correct, and the scores.
+
+    Examples
+    --------
+    >>> table({"msp": np.array([-0.9])}, np.array([[0.0, 2.0]]), np.array([1])).columns.tolist()
+    ['label', 'prediction', 'correct', 'msp']
+    """
     return pd.DataFrame(outcome(logits, labels) | scores)

@@ -48,7 +48,13 @@ class Comparison:
 
 
 def groups(entries: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the names of entries of ``classifiers`` that are equal but for ``seed``, together."""
+    """Return the names of entries of ``classifiers`` that are equal but for ``seed``, together.
+
+    Examples
+    --------
+    >>> groups({"a": {"seed": 0}, "b": {"seed": 1}})
+    [('a', 'b')]
+    """
     found: list[tuple[dict[str, Any], list[str]]] = []
     for name, entry in entries.items():
         rest = {key: value for key, value in entry.items() if key != "seed"}

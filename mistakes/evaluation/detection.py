@@ -167,7 +167,14 @@ def _measure(
 
 
 def heat(detection: pd.DataFrame) -> pd.DataFrame:
-    """Return score, cause and auroc, the mean over the sets of a cause."""
+    """Return score, cause and auroc, the mean over the sets of a cause.
+
+    Examples
+    --------
+    >>> sets = {"score": ["msp", "msp"], "cause": ["ood", "ood"], "auroc": [0.7, 0.9]}
+    >>> heat(pd.DataFrame(sets))["auroc"].tolist()
+    [0.8]
+    """
     return detection.groupby(["score", "cause"], sort=False, as_index=False)["auroc"].mean()
 
 

@@ -63,11 +63,23 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def number(value: float | None, form: str) -> str:
-    """Return a number in a format, or a dash for None."""
+    """Return a number in a format, or a dash for None.
+
+    Examples
+    --------
+    >>> number(0.123, ".2f"), number(None, ".2f")
+    ('0.12', '–')
+    """
     return "–" if value is None else f"{value:{form}}"
 
 
 def interval(value: float | None, low: float | None, high: float | None, digits: int) -> str:
-    """Return "value (low to high)", or a dash where there is no value."""
+    """Return "value (low to high)", or a dash where there is no value.
+
+    Examples
+    --------
+    >>> interval(0.5, 0.4, 0.6, 2)
+    '0.50 (0.40 to 0.60)'
+    """
     form = f".{digits}f"
     return "–" if value is None else f"{value:{form}} ({number(low, form)} to {number(high, form)})"

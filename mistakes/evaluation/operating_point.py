@@ -29,6 +29,11 @@ def band(
     "Conditional validity of inductive conformal predictors", 2012). So the number flagged is
     beta-binomial, exactly, for scores without ties; ties make it smaller. Where k is 0 nothing is
     flagged.
+
+    Examples
+    --------
+    >>> tuple(round(float(end), 3) for end in band(0.05, 4699, 9255, 0.95))
+    (0.042, 0.058)
     """
     counts = np.arange(n + 1)
     if calibration is None:

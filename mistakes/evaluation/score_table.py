@@ -72,7 +72,13 @@ def check(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def scores(table: pd.DataFrame) -> tuple[str, ...]:
-    """Return the names of the scores, in the order of the columns."""
+    """Return the names of the scores, in the order of the columns.
+
+    Examples
+    --------
+    >>> scores(pd.DataFrame(columns=["guard", "nll", "p_guard", "p_nll"]))
+    ('guard', 'nll')
+    """
     return tuple(c.removeprefix("p_") for c in table.columns if c.startswith("p_"))
 
 
@@ -88,17 +94,36 @@ def named(score: str) -> str:
 
 
 def of_origin(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Return the rows of an origin: id, fit, adversarial, shifted or ood."""
+    """Return the rows of an origin: id, fit, adversarial, shifted or ood.
+
+    Examples
+    --------
+    >>> len(of_origin(pd.DataFrame({"origin": ["id", "ood", "ood"]}), "ood"))
+    2
+    """
     return table[table["origin"] == origin]
 
 
 def test(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the clean test images."""
+    """Return the clean test images.
+
+    Examples
+    --------
+    >>> len(test(pd.DataFrame({"origin": ["id", "ood"], "set": ["test", "noise"]})))
+    1
+    """
     return of_origin(table, "id")
 
 
 def successes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the reference: clean test images that are classified correctly."""
+    """Return the reference: clean test images that are classified correctly.
+
+    Examples
+    --------
+    >>> images = {"origin": ["id", "id"], "set": ["test", "test"], "correct": [True, False]}
+    >>> len(successes(pd.DataFrame(images)))
+    1
+    """
     return table[(table["origin"] == "id") & table["correct"]]
 
 
@@ -133,7 +158,13 @@ def sets(table: pd.DataFrame) -> Failures:
 
 
 def flagged(table: pd.DataFrame, score: str, alpha: float) -> Array:
-    """Return whether each row is flagged by ``score`` at ``alpha``, bool (n,): p <= alpha."""
+    """Return whether each row is flagged by ``score`` at ``alpha``, bool (n,): p <= alpha.
+
+    Examples
+    --------
+    >>> flagged(pd.DataFrame({"p_msp": [0.01, 0.5]}), "msp", 0.05).tolist()
+    [True, False]
+    """
     return table[f"p_{score}"].to_numpy() <= alpha
 
 

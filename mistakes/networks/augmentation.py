@@ -22,6 +22,11 @@ CUTOUT = 0.5  # of the side, of the square that is painted grey
 def weak(x: Tensor, flip: bool, shift: int, generator: torch.Generator) -> Tensor:
     """Return images (n, c, h, w), half of them mirrored, each moved by up to ``shift`` pixels, the
     edge repeated.
+
+    Examples
+    --------
+    >>> weak(torch.zeros(2, 1, 8, 8), True, 2, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 8, 8])
     """
     if flip:
         mirrored = torch.rand(len(x), generator=generator).lt(0.5).to(x.device)
@@ -43,6 +48,11 @@ def strong(images: Tensor, generator: torch.Generator) -> Tensor:
     with probability OFTEN and of a size uniform up to the most; then a grey square at any place
     (Cutout, DeVries and Taylor 2017). These stand for the fourteen changes of RandAugment (Cubuk et
     al. 2020) that FixMatch draws from.
+
+    Examples
+    --------
+    >>> strong(torch.zeros(2, 1, 8, 8), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 8, 8])
     """
     n, device = len(images), images.device
     # uniform in [-1, 1] where the change is made, and 0 where it is not

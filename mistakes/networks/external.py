@@ -45,6 +45,11 @@ Description = Mapping[str, Any]
 def pick(found: Any, output: int | str | None) -> Any:
     """Return the part ``output`` (a place, a key or an attribute) of what a network returned; None:
     all of it.
+
+    Examples
+    --------
+    >>> pick({"logits": 1, "features": 2}, "logits")
+    1
     """
     if output is None:
         return found

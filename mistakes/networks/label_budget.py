@@ -14,6 +14,11 @@ def labelled(labels: Array, number: int | str, seed: int) -> Array:
     labels : int (n,). number : ``all``, or how many: a share of each class as large as its share of
     the images (largest remainder), and at least one image. Raises ArgumentError where there are
     fewer images, or more classes.
+
+    Examples
+    --------
+    >>> labelled(np.array([0, 0, 0, 1, 1, 1]), 2, seed=0).shape
+    (2,)
     """
     if number == "all":
         return np.arange(len(labels))
@@ -46,6 +51,11 @@ def completed(labels: Array, logits: Array, number: int | str, seed: int) -> Arr
     everywhere else.
 
     For whatever is fitted with labels: it must not know more of them than the classifier did.
+
+    Examples
+    --------
+    >>> completed(np.array([0, 1]), np.array([[9.0, 0.0], [9.0, 0.0]]), "all", 0).tolist()
+    [0, 1]
     """
     known = labelled(labels, number, seed)
     result = logits.argmax(1).astype(labels.dtype)

@@ -30,6 +30,11 @@ def names(model: nn.Module) -> list[str]:
     These are the nodes of the network's graph as torchvision names them; the modules that it is
     made of where torch.fx cannot draw the graph (a path that depends on the data); the outputs
     where it is an archive.
+
+    Examples
+    --------
+    >>> names(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    ['input', '0', '1']
     """
     if isinstance(model, Archive):
         return list(model.outputs)
@@ -44,7 +49,13 @@ def names(model: nn.Module) -> list[str]:
 
 
 def known(name: str, layers: Sequence[str]) -> bool:
-    """Say whether there is a layer ``name``: a module that holds others stands for its last one."""
+    """Say whether there is a layer ``name``: a module that holds others stands for its last one.
+
+    Examples
+    --------
+    >>> known("head", ["flat", "head.1"]), known("hea", ["head"])
+    (True, False)
+    """
     return name in layers or any(layer.startswith(f"{name}.") for layer in layers)
 
 

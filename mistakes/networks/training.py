@@ -130,6 +130,11 @@ def fast_bfloat16(device: torch.device) -> bool:
 def one_cycle(progress: float, peak: float = 0.2) -> float:
     """Return the share of the full learning rate: from 0.04 up to 1 at ``peak``, then straight down
     to 0 at 1.
+
+    Examples
+    --------
+    >>> one_cycle(0.0), one_cycle(0.2), one_cycle(1.0)
+    (0.04, 1.0, 0.0)
     """
     return max(progress / peak, 0.04) if progress < peak else (1 - progress) / (1 - peak)
 

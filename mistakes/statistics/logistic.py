@@ -64,6 +64,11 @@ def restricted_cubic_spline(x: Array) -> Array:
     2015, eq. 2.25).
 
     Knots are the quantiles KNOTS of x (n,), those that coincide once; with fewer than 3, x alone.
+
+    Examples
+    --------
+    >>> restricted_cubic_spline(np.linspace(0, 1, 50)).shape
+    (50, 4)
     """
     t = np.unique(np.quantile(x, KNOTS))
     if len(t) < 3:

@@ -90,6 +90,12 @@ def bootstrap_weights(
 ) -> Iterator[Array]:
     """Yield float32 (n, b) in batches: how often each of n samples is drawn in each of
     ``resamples`` resamples.
+
+    Examples
+    --------
+    >>> batches = list(bootstrap_weights(5, 30, np.random.default_rng(0), batch=20))
+    >>> [part.shape for part in batches], batches[0].sum(axis=0)[:3].tolist()
+    ([(5, 20), (5, 10)], [5.0, 5.0, 5.0])
     """
     for start in range(0, resamples, batch):
         columns = min(batch, resamples - start)
@@ -139,6 +145,12 @@ def pairs_won(ranked: Ranked, positive: Array, negative: Array) -> Array:
 def auroc(ranked: Ranked, positive: Array, negative: Array) -> Array:
     """Return P(positive scores higher) + P(tie) / 2, float64 (b,), under weights (p, b) and (n, b);
     ones are plain.
+
+    Examples
+    --------
+    >>> ranked = rank(np.array([3.0, 4.0]), np.array([1.0, 2.0, 3.5]))
+    >>> auroc(ranked, np.ones((2, 1)), np.ones((3, 1))).round(3).tolist()
+    [0.833]
     """
     return (
         pairs_won(ranked, positive, negative)

@@ -35,6 +35,12 @@ def areas(scores: Array, failures: Array, weights: Array) -> Areas:
     one input. The integrals over such a piece are in closed form, so a weight of 2 is exactly two
     copies. (fd-shifts calls this non-linear interpolation; torch-uncertainty sums over inputs,
     which is the limit of many inputs.)
+
+    Examples
+    --------
+    >>> scores, failures = np.array([0.1, 0.2, 0.3, 0.4]), np.array([False, False, False, True])
+    >>> areas(scores, failures, np.ones(4)).augrc
+    0.03125
     """
     _, group = np.unique(scores, return_inverse=True)
     share = weights / weights.sum()

@@ -39,7 +39,14 @@ def weighted(scores: Array, weights: Array) -> Weighted:
 
 
 def auroc(positives: Weighted, negatives: Weighted) -> Array:
-    """Return P(positive scores higher) + P(tie) / 2, float64 (b,)."""
+    """Return P(positive scores higher) + P(tie) / 2, float64 (b,).
+
+    Examples
+    --------
+    >>> ones = np.ones((2, 1))
+    >>> auroc(weighted(np.array([3.0, 4.0]), ones), weighted(np.array([1.0, 3.5]), ones)).tolist()
+    [0.75]
+    """
     below = np.searchsorted(negatives.scores, positives.scores, side="left")
     twice = negatives.below[below] + negatives.at_most(positives.scores)
     won = (positives.weights * twice).sum(0, dtype=np.float64) / 2
@@ -74,6 +81,12 @@ def fpr95(positives: Weighted, negatives: Weighted) -> Array:
     The positives are failures and the negatives successes: "false positive" in the name means an
     accepted failure. The threshold is the lowest score of a negative that at least 95 % of them do
     not exceed.
+
+    Examples
+    --------
+    >>> ones = np.ones((2, 1))
+    >>> fpr95(weighted(np.array([3.0, 4.0]), ones), weighted(np.array([1.0, 3.5]), ones)).tolist()
+    [0.5]
     """
     last = (negatives.below < 0.95 * negatives.below[-1] - 1e-3).sum(
         0

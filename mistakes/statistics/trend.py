@@ -13,6 +13,11 @@ DECILES = 10
 def quantile_bins(x: Array, bins: int) -> Array:
     """Return the bin of each x (n,): bins of equal size between quantiles, 0 the lowest; equal
     values share a bin.
+
+    Examples
+    --------
+    >>> quantile_bins(np.array([0.0, 1.0, 2.0, 3.0]), 2).tolist()
+    [0, 0, 1, 1]
     """
     edges = np.unique(np.quantile(x, np.arange(1, bins) / bins, method="lower"))
     return np.unique(np.searchsorted(edges, x, side="left"), return_inverse=True)[1]
@@ -21,6 +26,11 @@ def quantile_bins(x: Array, bins: int) -> Array:
 def by_decile(scores: Array, failed: Array) -> Array:
     """Return int (k, 2): successes and failures in each decile of scores (n,), the lowest first; k
     < 10 where tied.
+
+    Examples
+    --------
+    >>> by_decile(np.arange(20.0), np.arange(20) > 17)[-1].tolist()
+    [0, 2]
     """
     deciles = quantile_bins(scores, DECILES)
     return np.stack(
@@ -38,6 +48,11 @@ def cochran_armitage(scores: Array, failed: Array) -> float:
 
     Armitage, Tests for linear trends in proportions and frequencies, Biometrics 11 (1955); scores 0
     to 9.
+
+    Examples
+    --------
+    >>> cochran_armitage(np.arange(100.0), np.arange(100) > 80) < 1e-6
+    True
     """
     from statsmodels.stats.contingency_tables import Table
 
