@@ -1,6 +1,7 @@
 """A real checkout for the pipeline tests, and small real data for the others."""
 
 import os
+from pathlib import Path
 
 from checkouts import Checkout, duplicate, reproduce
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from sklearn.datasets import load_digits
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +49,19 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def cpu() -> torch.device:
     return torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    found = load_digits()
+    return np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None], found.target
+
+
+@pytest.fixture(scope="session")
+def trained(digits, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Weights of usernets' network by its number of classes."""
+    import custom_entries  # not before jaxtyping's hook, which conftest files precede
+
+    folder = tmp_path_factory.mktemp("trained")
+    paths = {classes: folder / f"{classes}.safetensors" for classes in (10, 2)}
+    return {classes: custom_entries.train(digits, classes, path) for classes, path in paths.items()}

@@ -1,67 +1,20 @@
 """Custom OOD sets."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from commands import SMOKE, run
-from pictures import GOOD, SETTINGS, as_folder, as_zip, contents, picture
+from commands import SMOKE
+from image_stages import TEST, Stages, below, settings, warnings
+from pictures import GOOD, as_folder, as_zip, contents, picture
 
 from mistakes.config import params
 from mistakes.data import (
     pictures,
 )
 from mistakes.errors import InputError
-
-Stages = Callable[..., str]
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
-    """Run a stage in tmp_path, where the test is too; return what it printed, or its one line of
-    refusal.
-    """
-    monkeypatch.chdir(tmp_path)
-
-    def in_it(name: str, *paths: str, refused: bool = False) -> str:
-        done = run(tmp_path, name, *paths)
-        assert done.returncode == (2 if refused else 0), done
-        if not refused:
-            return done.stdout + done.stderr
-        (line,) = done.stderr.splitlines()
-        assert not Path(paths[-1]).exists()
-        return line
-
-    return in_it
-
-
-def settings(
-    images: dict[str, object] | None = None, sets: list[str] | None = None, **raw: object
-) -> None:
-    values = yaml.safe_load(SMOKE) | {"raw": SETTINGS | raw}
-    values["images"] |= {"val": 2, "cal": 3, "test": 2} | (images or {})
-    values["ood"] |= {"sets": sets or ["uniform"], "images": 30}
-    Path("params.yaml").write_text(yaml.safe_dump(values))
-
-
-def warnings(folder: str = "data/images") -> str:
-    return "\n".join(json.loads(Path(folder, "warnings.json").read_text()))
-
-
-def below(prefix: str, files: dict[str, bytes]) -> dict[str, bytes]:
-    return {f"{prefix}/{name}": content for name, content in files.items()}
-
-
-TEST = {
-    f"{name}/{i}.png": picture(100 + 10 * label + i)
-    for label, name in enumerate(("bird", "cat"))
-    for i in range(3)
-}
-
 
 # own OOD sets
 

@@ -1,14 +1,12 @@
 """Groups of images or rows stay in one split."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from commands import SMOKE, run
-from pictures import SETTINGS, as_folder, picture
+from image_stages import Stages, loaded, settings
+from pictures import as_folder, picture
 
 from mistakes.data import (
     datasets,
@@ -16,41 +14,6 @@ from mistakes.data import (
     groups,
 )
 from mistakes.errors import InputError
-
-Stages = Callable[..., str]
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
-    """Run a stage in tmp_path, where the test is too; return what it printed, or its one line of
-    refusal.
-    """
-    monkeypatch.chdir(tmp_path)
-
-    def in_it(name: str, *paths: str, refused: bool = False) -> str:
-        done = run(tmp_path, name, *paths)
-        assert done.returncode == (2 if refused else 0), done
-        if not refused:
-            return done.stdout + done.stderr
-        (line,) = done.stderr.splitlines()
-        assert not Path(paths[-1]).exists()
-        return line
-
-    return in_it
-
-
-def settings(
-    images: dict[str, object] | None = None, sets: list[str] | None = None, **raw: object
-) -> None:
-    values = yaml.safe_load(SMOKE) | {"raw": SETTINGS | raw}
-    values["images"] |= {"val": 2, "cal": 3, "test": 2} | (images or {})
-    values["ood"] |= {"sets": sets or ["uniform"], "images": 30}
-    Path("params.yaml").write_text(yaml.safe_dump(values))
-
-
-def loaded(split: str, key: str, root: str = "data/images") -> np.ndarray:
-    return np.load(f"{root}/{split}/{key}.npy")
-
 
 # groups
 

@@ -1,23 +1,16 @@
 """Every kind of image file and pixel."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import as_folder
+from pictures import as_folder, encoded
 from PIL import Image
 
 from mistakes.data import (
     image_folder,
     pictures,
 )
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])

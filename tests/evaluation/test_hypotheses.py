@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import ROOT, refused, run
+from samples import group, null_of_h5, split
 from scipy import stats
 
 from mistakes.config import params
@@ -18,17 +19,6 @@ from mistakes.evaluation.hypotheses import Group, Sample
 from mistakes.statistics import resampling
 
 SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
-
-
-def group(
-    scores: np.ndarray, classes: np.ndarray | None = None, msp: np.ndarray | None = None
-) -> Group:
-    nothing = np.zeros(len(scores))
-    return Group(scores, nothing if classes is None else classes, nothing if msp is None else msp)
-
-
-def split(failed: np.ndarray, scores: np.ndarray, classes: np.ndarray, msp: np.ndarray) -> Sample:
-    return Sample(*(Group(scores[side], classes[side], msp[side]) for side in (failed, ~failed)))
 
 
 def settings(seed: int, resamples: int = 199, bins: int = 8) -> hypotheses.Settings:
@@ -64,10 +54,6 @@ def null_of_h4(rng: np.random.Generator) -> Sample:
         np.zeros(400),
         -confidence,
     )
-
-
-def null_of_h5(rng: np.random.Generator) -> Sample:
-    return split(rng.random(400) < 0.2, rng.normal(size=400), np.zeros(400), np.zeros(400))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from checkouts import clone
 from commands import SMOKE, refused, run
 from PIL import Image
 from safetensors.torch import save_file
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from mistakes.artifacts import load_table
@@ -76,12 +75,6 @@ class Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    found = load_digits()
-    return np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None], found.target
 
 
 @pytest.fixture(scope="module")

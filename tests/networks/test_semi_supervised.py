@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from commands import SMOKE
-from sklearn.datasets import load_digits
 
 from mistakes.config import params
 from mistakes.errors import ArgumentError, InputError
@@ -15,12 +14,6 @@ METHODS = {
     "mean_teacher": semi_supervised.Method("mean_teacher", 4, 10.0, ramp=0.4, average=0.9),
     "pseudo_label": semi_supervised.Method("pseudo_label", 4, 1.0, ramp=0.6),
 }
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    found = load_digits()
-    return np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None], found.target
 
 
 def schedule(epochs: int, **changed: object) -> training.Schedule:
