@@ -194,9 +194,7 @@ def compare(names: list[str]) -> None:
 
 
 def seeds(names: list[str]) -> None:
-    """Print the mean over several runs of a classifier, with intervals over runs and
-    images.
-    """
+    """Print the mean over several runs of a classifier, with intervals over runs and images."""
     from mistakes.config import params
     from mistakes.evaluation import repeated_runs, score_table
     from mistakes.evaluation.detection import Settings

@@ -9,17 +9,15 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 Item = TypeVar("Item")
 
 
-def bar(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+def bar(items: Iterable[Item], what: str) -> Iterator[Item]:
     """Yield ``items``, with a bar on stderr named ``what`` where that is a terminal.
-
-    total : how many there are, where ``items`` has no length.
 
     Examples
     --------
     >>> list(bar(range(3), "epochs"))
     [0, 1, 2]
     """
-    yield from tqdm(items, what, total, leave=False, disable=None, dynamic_ncols=True)
+    yield from tqdm(items, what, leave=False, disable=None, dynamic_ncols=True)
 
 
 def say(text: str) -> None:

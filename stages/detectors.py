@@ -69,9 +69,8 @@ def main(
             run.warn(sentence)
 
     flow_density = density.load(flow).to(run.device)
-    calibrated_on_all = (
-        run.params.detectors.calibration == "all"
-    )  # then no label of val or cal is looked at
+    # then no label of val or cal is looked at
+    calibrated_on_all = run.params.detectors.calibration == "all"
     right = (validation.logits.argmax(1) == truth_val) | calibrated_on_all
     reference = (
         [part[right] for part in validation.early],

@@ -32,7 +32,7 @@ def main(run: Run) -> None:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
     data = Path("data")
     for name in run.params.classifiers:
-        if (data / "detection" / name / "summary.json").is_file():  # run by itself it may lack
+        if (data / "detection" / name / "summary.json").is_file():  # not yet, where it runs alone
             for sentence in markdown.closing(data, name, run.params):
                 print(sentence)
     print("open data/explore/explore.html (where it fails), data/report/report.html (evidence)")

@@ -56,8 +56,8 @@ def between(parts: Mapping[str, Labelled], name: Callable[[int], str]) -> list[s
                 f"{name(one[2])} ({one[0]}) is {name(other[2])} ({other[0]})"
                 for one, other in pairs[:SHOWN]
             ]
-            problem = "; ".join(shown) + ("; ..." if len(pairs) > SHOWN else "")
-            said.append(f"inputs that stand {what}, the same by SHA-256 ({len(found)}): {problem}")
+            listed = "; ".join(shown) + ("; ..." if len(pairs) > SHOWN else "")
+            said.append(f"inputs that stand {what}, the same by SHA-256 ({len(found)}): {listed}")
     return said
 
 

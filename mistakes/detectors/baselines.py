@@ -14,13 +14,7 @@ from torch import Tensor, nn
 
 from mistakes import devices, progress
 from mistakes.artifacts import Array, load_tensors, save_tensors
-from mistakes.detectors.detector import (
-    Data,
-    Detector,
-    InapplicableError,
-    Settings,
-    State,
-)
+from mistakes.detectors.detector import Data, Detector, InapplicableError, Settings, State
 from mistakes.detectors.feature_based import (
     GMM,
     KNN,
@@ -78,10 +72,11 @@ class Baselines(nn.Module):
         self, features: Array, logits: Array, names: Sequence[str] | None = None
     ) -> dict[str, Array]:
         """Return what forward does as arrays, float64 (n,), of arrays of any length."""
-        z, f, device = _tensor(features), _tensor(logits), devices.of(self)
+        device = devices.of(self)
+        slices = [slice(i, i + _ROWS) for i in range(0, max(1, len(features)), _ROWS)]
         parts = [
-            self(z[i : i + _ROWS].to(device), f[i : i + _ROWS].to(device), names)
-            for i in range(0, max(1, len(z)), _ROWS)
+            self(_tensor(features[rows]).to(device), _tensor(logits[rows]).to(device), names)
+            for rows in slices
         ]
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 

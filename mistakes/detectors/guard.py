@@ -141,9 +141,9 @@ class Guard(nn.Module):
         """Return -log p(y | block) and -log p(block) of each block, nats."""
         posterior, marginal = [], []
         for kept, block in zip(self.gaussians, early, strict=True):
-            state = dict(kept.named_buffers())
-            distances = gaussians.squared_distances(state, block.double())
-            joint = state["log_weights"] - distances / 2  # (n, k): log p(z, y)
+            assert isinstance(kept, Detector)
+            distances = gaussians.squared_distances(kept.state, block.double())
+            joint = kept.state["log_weights"] - distances / 2  # (n, k): log p(z, y)
             posterior.append(negative_log_softmax(joint, predicted))
             marginal.append(-joint.logsumexp(1))
         return posterior, marginal

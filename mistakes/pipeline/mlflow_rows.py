@@ -68,11 +68,6 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], 
             row = _row(store, tree, name, dvc or {})
             first = first or row.info.run_id
             lacking += _complete_one(store, row, tree, name, {row.info.run_id, first})
-            guard = Path("data/guard") / name / "model"
-            if tree.rev is None and guard.is_dir():
-                digest = snapshot.outputs(snapshot.locked(tree, name))[guard.as_posix()]
-                newest = store.client.get_run(row.info.run_id)
-                lacking += mlflow_views.log_guard(store.client, newest, name, guard, digest)
     return without_row, lacking
 
 
@@ -128,7 +123,12 @@ def _complete_one(store: Store, row: Run, tree: Tree, name: str, parents: set[st
     mlflow_views.log_datasets(client, row, mlflow_views.datasets(tree, lock))
     if row.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED")
-    return [f"the row of {name} lacks {path}: {reason}" for path, reason in lost.items()]
+    lacking = [f"the row of {name} lacks {path}: {reason}" for path, reason in lost.items()]
+    guard = Path("data/guard") / name / "model"
+    if tree.rev is None and guard.is_dir():  # of a revision only its tables are fetched
+        digest = snapshot.outputs(lock)[guard.as_posix()]
+        lacking += mlflow_views.log_guard(client, row, name, guard, digest)
+    return lacking
 
 
 def _chunks(items: list[Any]) -> Iterator[list[Any]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import io
 import json
 import platform
 import re
@@ -106,14 +107,11 @@ def table(text: str) -> str:
 
     Examples
     --------
-    >>> import io
     >>> table("score,macro\\nguard,0.9\\n")
     '{"columns":["score","macro"],"data":[["guard",0.9]]}'
     """
-    from io import StringIO
-
     read = pd.read_json if text.startswith("[") else pd.read_csv
-    return str(read(StringIO(text)).to_json(orient="split", index=False))
+    return str(read(io.StringIO(text)).to_json(orient="split", index=False))
 
 
 def log_guard(client: MlflowClient, row: Run, name: str, folder: Path, digest: str) -> list[str]:
