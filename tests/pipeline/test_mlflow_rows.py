@@ -298,6 +298,10 @@ def test_executions_in_progress_come_together_and_into_the_row_of_their_results(
             f"{SCORES} is not what stage scores wrote",
         ),
         (
+            lambda p: p.write("data/detection/smoke/macro.csv", "score,macro_auroc\nguard,1\n"),
+            "data/detection/smoke/macro.csv is not what stage detection wrote",
+        ),
+        (
             lambda p: p.lock("flow@smoke", "guard@smoke"),
             "dvc.lock has no results of smoke by flow, guard",
         ),
