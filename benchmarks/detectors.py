@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mistakes.artifacts import Array, load_arrays, load_tensors
+from mistakes.artifacts import load_arrays, load_tensors
 from mistakes.config import params
 from mistakes.data import features
 from mistakes.data.features import Batch
@@ -39,8 +39,8 @@ def cost(detector: str, name: str) -> Cost:
     fit, val, test = (whole(root / split) for split in ("fit", "val", "test"))
     (labels,) = load_arrays(root / "fit", "labels")
     labels = np.array(labels)
-    log_prob = density.load(Path("data/flow") / name / "flow.safetensors").log_prob
-    known = [density.evaluate(log_prob, part.features) for part in (val, test)]
+    log_joints_at = density.load(Path("data/flow") / name / "flow.safetensors").log_joints_at
+    known = [density.evaluate(log_joints_at, p.features, p.predicted) for p in (val, test)]
     before, started = growth(), time.perf_counter()
     if detector == "nll":
         flow = _flow(fit, val)
@@ -48,14 +48,15 @@ def cost(detector: str, name: str) -> Cost:
         density.evaluate(flow.log_prob, test.features)
         save = partial(density.save, flow)
     elif detector == "guard":
-        settings = guard.Settings(**params.load().guard.model_dump())
-        made = guard.fit(fit.early, fit.logits, (val.early, val.logits, known[0]), settings)
+        section = params.load().detectors.guard.model_dump(exclude={"shares", "budget"})
+        made = guard.fit(fit, val, known[0], guard.Settings(**section))
         fitted = time.perf_counter()
-        made.score(test.early, test.logits, known[1])
+        made.score(test, known[1])
         save = partial(guard.save, made)
     else:
-        section = baselines.Settings(**params.load().detectors.model_dump(exclude={"calibration"}))
-        one = baselines.fit(fit.features, fit.logits, labels, section, [detector])
+        others = params.load().detectors.model_dump(exclude={"calibration", "guard"})
+        settings = baselines.Settings(**others)
+        one = baselines.fit(fit.features, fit.logits, labels, settings, [detector])
         fitted = time.perf_counter()
         one.score(test.features, test.logits)
         save = partial(baselines.save, one)
@@ -86,14 +87,16 @@ def _flow(fit: Batch, val: Batch) -> Density:
         how,
         torch.device("cpu"),
         lambda *_args, **_metrics: None,
+        density.Given(s.condition, fit.logits.shape[1], fit.predicted, val.predicted)
+        if s.condition != "none"
+        else None,
     ).density
 
 
 def whole(folder: Path) -> Batch:
     """Return stored features, read to memory."""
-    batch = features.load(folder)
-    early: tuple[Array, ...] = tuple(np.array(part) for part in batch.early)
-    return Batch(np.array(batch.features), np.array(batch.logits), early)
+    arrays = features.load(folder).arrays()
+    return Batch.of({key: np.array(part) for key, part in arrays.items()})
 
 
 def main() -> None:

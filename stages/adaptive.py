@@ -64,15 +64,15 @@ def main(
     model = models.load(classifier).to(device)
     if not models.differentiable(model, images, device):
         return precomputed.decline(*declined, models.NO_GRADIENT)
-    extractor = Extractor(model, run.params.features.layer, run.params.features.early, device)
+    seen = run.params.features.model_dump(exclude={"batch_size"})
+    extractor = Extractor(model, device=device, **seen)
     fitted = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     detectors, targets = fitted.to(device), fitted.applicable(section.detectors, run.warn)
     calibrated = load_table(calibration)
     size, seed = section.batch_size, section.seed
     drawn = adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
     if not len(origin := np.sort(drawn)):
-        problem = "no test image is classified correctly, so none is attacked"
-        raise InputError(classifier, problem)
+        raise InputError(classifier, "no test image is classified correctly, so none is attacked")
     x, y = images[origin], labels[origin]
     victim, saturated, _ = saturation.attackable(model, x, y, device, size, most=0.0, warn=run.warn)
 

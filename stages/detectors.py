@@ -5,12 +5,13 @@ calibrated on.
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
-from mistakes.artifacts import load_arrays, load_json, save_json, save_table
+from mistakes.artifacts import load_arrays, load_json, save_csv, save_json, save_table
 from mistakes.config import classifiers
 from mistakes.data import features
-from mistakes.detectors import baselines, density, gaussians, scoring
+from mistakes.detectors import baselines, budget, density, gaussians, scoring
 from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
 from mistakes.networks import label_budget
@@ -47,56 +48,65 @@ def fit_baselines(
     return fitted
 
 
+def fit_guard(
+    run: Run,
+    training: features.Batch,
+    validation: features.Batch,
+    right: np.ndarray,
+    flow: density.Density,
+) -> tuple[guards.Guard, pd.DataFrame]:
+    """Return the guard, and the curve by which its shares were chosen, of no row where they were
+    not. right : bool (n,), which inputs of val count as correctly classified.
+    """
+    section = run.params.detectors.guard
+    densities = density.evaluate(flow.log_joints_at, validation.features, validation.predicted)
+    settings = guards.Settings(**section.model_dump(exclude={"shares", "budget"}))
+    guard = guards.fit(training, validation.take(right), densities[right], settings, run.device)
+    if section.shares != "budget":
+        guard.weigh(section.shares)
+        return guard, budget.NOTHING
+    surprises = guard.explain(validation, densities)
+    shares, curve = budget.chosen(surprises, guard.names, ~right, section.budget)
+    if not len(curve):
+        run.warn(budget.UNTOLD.format((~right).sum()))
+    guard.weigh(shares)
+    return guard, curve
+
+
 @stage
 def main(
     run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, out: Path
 ) -> dict[str, float]:
     """Write out/{baselines,guard}.safetensors, out/calibration.parquet, a row per image of cal that
-    calibrates, and out/applicability.json: why a baseline is left out, and the shares of the
-    guard's parts where some are.
+    calibrates, out/shares.csv: the budget's curve, where the guard's shares were chosen by it, and
+    out/applicability.json: why a baseline is left out, and the shares of the guard's parts.
     """
-    training, validation, calibration = (
-        features.load(fit),
-        features.load(val),
-        features.load(cal),
-    )
+    training, validation, calibration = (features.load(part) for part in (fit, val, cal))
     (truth_fit,), (truth_val,), (truth,) = (load_arrays(part, "labels") for part in (fit, val, cal))
     known = labels_known(run, truth_fit, training.logits)
     fitted = fit_baselines(run, training, known, calibration)
     baselines.save(fitted, out / "baselines.safetensors")
-    for which, of in (("labelled", known), ("predicted", training.logits.argmax(1))):
+    for which, of in (("labelled", known), ("predicted", training.predicted)):
         for sentence in gaussians.rare(torch.as_tensor(of.copy()), load_json(classes), which):
             run.warn(sentence)
 
-    flow_density = density.load(flow).to(run.device)
     # then no label of val or cal is looked at
     calibrated_on_all = run.params.detectors.calibration == "all"
-    right = (validation.logits.argmax(1) == truth_val) | calibrated_on_all
-    reference = (
-        [part[right] for part in validation.early],
-        validation.logits[right],
-        density.evaluate(flow_density.log_prob, validation.features[right]),
-    )
-    guard = guards.fit(
-        training.early,
-        training.logits,
-        reference,
-        guards.Settings(**run.params.detectors.guard.model_dump()),
-        run.device,
-    )
+    right = (validation.predicted == truth_val) | calibrated_on_all
+    flow_density = density.load(flow).to(run.device)
+    guard, curve = fit_guard(run, training, validation, right, flow_density)
     guards.save(guard, out / "guard.safetensors")
+    save_csv(out / "shares.csv", curve)
 
     found = scoring.Detectors(flow_density, fitted, guard).score(calibration)
     table = scoring.table(found, calibration.logits, truth)
     calibrating = table[table["correct"] | calibrated_on_all].reset_index(drop=True)
     if not len(calibrating):
-        raise InputError(
-            cal,
-            f"none of {len(table)} images is classified correctly, so nothing calibrates a score",
-        )
+        problem = f"none of {len(table)} images is classified correctly, so nothing calibrates"
+        raise InputError(cal, f"{problem} a score")
     save_table(out / "calibration.parquet", calibrating)
-    left_out = {"baselines": fitted.left_out, "guard_shares": guard.reweighted()}
-    save_json(out / "applicability.json", left_out)
+    used = dict(zip(guard.names, guard.shares.tolist(), strict=True))
+    save_json(out / "applicability.json", {"baselines": fitted.left_out, "guard_shares": used})
     return {"n_calibrating": len(calibrating)}
 
 

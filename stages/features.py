@@ -23,7 +23,8 @@ def main(
             (labels,) = load_arrays(split, "labels")
             save_arrays(out / split.name, **features.load(split).arrays(), labels=labels)
         return
-    extractor = Extractor(models.load(classifier), section.layer, section.early, run.device)
+    network = models.load(classifier)
+    extractor = Extractor(network, section.layer, section.early, run.device, section.views)
     for split in splits:
         images, labels = load_arrays(split, "images", "labels")
         batches = (batch.arrays() for batch in extractor.batches(images, section.batch_size))

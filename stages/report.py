@@ -88,6 +88,7 @@ def main(
                 for sentence in load_json(folder / name / "warnings.json")
             ],
             load_json(detectors / name / "applicability.json"),
+            load_csv(detectors / name / "shares.csv"),
         )
         for name in run.params.classifiers
     ]

@@ -53,23 +53,30 @@ def trained(checkpoint: Path) -> System:
     model = architectures.new("small_cnn", 8, 10, images[:900], 0)
     training.train(model, images[:900], labels[:900], schedule, CPU, lambda *_: {}, checkpoint)
     model.eval().requires_grad_(False)
-    extractor = Extractor(model, "penultimate", None, CPU)
+    extractor = Extractor(model, "penultimate", None, CPU, ["left_1", "mirror"])
     fit, cal = extractor.whole(images[:900], 500), extractor.whole(images[900:1200], 500)
     settings = density.Optimisation(4, 4, 64, 1e-3, 5.0, 0)
     nothing = lambda *_, **__: None  # noqa: E731
     flow = density.fit(
-        fit.features, cal.features, "maf", "direction_norm", 8, 2, 16, settings, CPU, nothing
+        fit.features,
+        cal.features,
+        "maf",
+        "direction_norm",
+        8,
+        2,
+        16,
+        settings,
+        CPU,
+        nothing,
+        density.Given("prediction", 10, fit.predicted, cal.predicted),
     ).density
     others = baselines.fit(
         fit.features, fit.logits, labels[:900], baselines.Settings(0, 0.1, None, 5, 8, 5, 900, 0.5)
     )
     flow.requires_grad_(False)
     right = cal.take(np.flatnonzero(cal.logits.argmax(1) == labels[900:1200]))
-    shares = dict.fromkeys(guard.PARTS, 0.2)
-    reference = (right.early, right.logits, density.evaluate(flow.log_prob, right.features))
-    guarded = guard.fit(
-        fit.early, fit.logits, reference, guard.Settings(0, shares, 16, 5, 64, 2e-3)
-    )
+    densities = density.evaluate(flow.log_joints_at, right.features, right.predicted)
+    guarded = guard.fit(fit, right, densities, guard.Settings(0, 16, 5, 64, 2e-3))
     detectors = scoring.Detectors(flow, others, guarded)
     calibration = detectors.score(right)
     origin = (

@@ -20,7 +20,7 @@ def test_features_with_nan_and_truncated_arrays(folder: Path) -> None:
     z = np.zeros((30, 4), np.float32)
     z[17, 2] = np.nan
     for split in ("fit", "val"):
-        artifacts.save_arrays(folder / split, features=z)
+        artifacts.save_arrays(folder / split, features=z, logits=np.eye(30, dtype=np.float32))
     refused(
         run(folder, "flow", "fit", "val", "data/flow/smoke"), "fit/features.npy", "row 17", "NaN"
     )

@@ -37,17 +37,11 @@ def fitted(device: torch.device) -> scoring.Detectors:
         optimisation,
         device,
         lambda *a, **k: None,
+        density.Given("prediction", 6, batch.predicted, batch.predicted[:500]),
     ).density.to(device)
     settings = baselines.Settings(0, 0.1, None, 3, 5, 10, 2000, 0.5)
-    reference = (batch.early, batch.logits, density.evaluate(flow.log_prob, batch.features))
-    shares = dict.fromkeys(guard.PARTS, 0.2)
-    judge = guard.fit(
-        batch.early,
-        batch.logits,
-        reference,
-        guard.Settings(0, shares, 16, 2, 256, 2e-3),
-        device,
-    )
+    densities = density.evaluate(flow.log_joints_at, batch.features, batch.predicted)
+    judge = guard.fit(batch, batch, densities, guard.Settings(0, 16, 2, 256, 2e-3), device)
     return scoring.Detectors(
         flow,
         baselines.fit(batch.features, batch.logits, labels, settings, device=device),

@@ -46,11 +46,12 @@ class Images(Section):
 
 
 class Features(Section):
-    """Stage features: which layers, how many images at once."""
+    """Stage features: which layers, how many images at once, which looks at each."""
 
     layer: str
     early: list[str] | None
     batch_size: Count
+    views: list[Annotated[str, Field(pattern=r"^(mirror|(left|right|up|down)_[1-9][0-9]?)$")]]
 
 
 class Flow(Section):
@@ -58,7 +59,9 @@ class Flow(Section):
 
     seed: Seed
     split: Literal["fit", "val"]
-    transform: Literal["raw", "pca", "direction_norm"]
+    condition: Literal["prediction", "base", "none"]
+    transform: Literal["raw", "pca", "log_pca", "direction_norm"]
+    also: list[Literal["raw", "pca", "log_pca", "direction_norm"]]
     components: Count
     kind: Literal["maf", "realnvp", "spline"]
     layers: Count
@@ -74,7 +77,11 @@ class Guard(Section):
     """Stage detectors: the guard."""
 
     seed: Seed
-    shares: dict[Literal["confidence", "probe", "evidence", "early_density", "density"], Share]
+    shares: (
+        Literal["budget"]
+        | dict[Literal["confidence", "probe", "evidence", "early_density", "density"], Share]
+    )
+    budget: Share
     hidden: Count
     epochs: Count
     batch_size: Count
@@ -82,9 +89,9 @@ class Guard(Section):
 
     @field_validator("shares")
     @classmethod
-    def _whole(cls, shares: dict[str, float]) -> dict[str, float]:
-        if len(shares) < 5 or abs(sum(shares.values()) - 1) > 1e-9:
-            raise ValueError("a share for each of the five parts, which sum to 1")
+    def _whole(cls, shares: dict[str, float] | str) -> dict[str, float] | str:
+        if isinstance(shares, dict) and (len(shares) < 5 or abs(sum(shares.values()) - 1) > 1e-9):
+            raise ValueError("budget, or a share for each of the five parts, which sum to 1")
         return shares
 
 

@@ -6,10 +6,17 @@ log |det S|, in nats, is the density of the coordinates C(z), in their own units
 
 - raw: the columns of z (that vary);
 - pca: orthonormal projections of z;
+- log_pca: orthonormal projections of sign(z) log(1 + |z|), in which large features weigh less;
 - direction_norm: orthonormal projections of z / |z|, and log |z|. Its reference measure does not
   change when all features are multiplied by a constant. In units of z the density would have the
   factor |z|^-m: shorter feature vectors would be likelier, and classifiers give short ones to what
   they do not know.
+
+One density of all features builds bridges between the classes, and mistakes and attacks lie on
+bridges. So the flow may be conditioned on the class y^ that the classifier predicts itself, by
+which no label is seen: p(z | y), and with the shares pi_y of the predictions on fit p(z) =
+sum_y pi_y p(z | y) and p(z, y^) = pi_y^ p(z | y^). A class that is hardly predicted on fit has the
+density of the others.
 """
 
 import copy
@@ -25,16 +32,9 @@ from torch import Tensor, nn
 
 from mistakes import devices, progress
 from mistakes.artifacts import Array, load_tensors, save_tensors
-from mistakes.detectors import flows
-from mistakes.errors import ArgumentError, InputError
-
-SMALLEST_NORM = (
-    1e-6  # a feature vector of zeros has no direction; it gets this norm, and so a very low density
-)
-RESOLVED = 1e-7  # of a number's size: smaller differences are float32's own
-SINGULAR = (
-    1e-8  # of the largest variance of coordinates: a direction with less depends on the others
-)
+from mistakes.detectors import flows, gaussians
+from mistakes.detectors.preprocessing import Preprocessing, refuse_singular
+from mistakes.errors import InputError
 
 
 class DivergenceError(ArithmeticError):
@@ -46,129 +46,24 @@ class Form:
     """All that is needed to rebuild a flow before its weights are loaded."""
 
     kind: str  # maf, realnvp or spline
-    transform: str  # raw, pca or direction_norm
+    transform: str  # raw, pca, log_pca or direction_norm
     layers: int
     hidden: int  # units of each hidden layer
     features: int  # d, columns of z
     coordinates: int  # columns of T(z)
-
-
-class Preprocessing(nn.Module):
-    """T: features z (n, d) to standardised coordinates (n, m), with its log-determinant.
-
-    raw : z, without columns that never vary. m <= d.
-    pca : the first m principal components of z.
-    direction_norm : the first m - 1 principal components of the direction u = z / |z|, and log |z|.
-    """
-
-    mean: Tensor
-    basis: Tensor
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, transform: str, features: int, coordinates: int) -> None:
-        """Make an unfitted map; ``fit`` or ``load_state_dict`` fills it."""
-        super().__init__()
-        self.transform = transform
-        columns = coordinates - (transform == "direction_norm")
-        self.register_buffer("mean", torch.zeros(features))  # (d,)
-        self.register_buffer("basis", torch.zeros(features, columns))  # orthonormal columns
-        self.register_buffer("shift", torch.zeros(coordinates))  # (m,)
-        self.register_buffer("scale", torch.ones(coordinates))  # (m,)
-
-    @classmethod
-    def fit(cls, z: Tensor, transform: str, components: int) -> "Preprocessing":
-        """Fit on features (n, d); ``components`` counts principal components and is ignored by
-        ``raw``.
-
-        Raises ArgumentError where there are fewer directions with variance than ``components``, or
-        none.
-        """
-        norm, u = _norm_and_direction(z)
-        _refuse_constant(z, transform, norm, u)
-        source = (u if transform == "direction_norm" else z).double()
-        mean = source.mean(0)
-        if transform == "raw":
-            basis = torch.eye(z.shape[1], dtype=torch.double)[:, _varies(source)]
-        else:
-            eigenvalues, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov(source.T)))
-            resolved = RESOLVED**2 * float(source.square().sum(1).mean())
-            varying = int((eigenvalues > max(1e-10 * float(eigenvalues[-1]), resolved)).sum())
-            if components > varying:
-                raise ArgumentError("components", components, f"at most {varying}, which vary")
-            basis = _fix_signs(vectors.flip(1)[:, :components])
-        fitted = cls(transform, z.shape[1], basis.shape[1] + (transform == "direction_norm"))
-        fitted.mean, fitted.basis = mean.float(), basis.float()
-        y = fitted._coordinates(z).double()
-        fitted.shift, fitted.scale = y.mean(0).float(), y.std(0).float()
-        return fitted
-
-    def _coordinates(self, z: Tensor) -> Tensor:
-        if self.transform != "direction_norm":
-            return (z - self.mean) @ self.basis
-        norm, u = _norm_and_direction(z)
-        return torch.cat([(u - self.mean) @ self.basis, norm.log()], dim=1)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return coordinates (n, m) and the log-determinant (n,), nats."""
-        y = (self._coordinates(z) - self.shift) / self.scale
-        return y, -self.scale.log().sum().expand(len(z))
-
-
-def _varies(x: Tensor) -> Tensor:
-    """Tell which columns of x (n, m) vary by more than their numbers resolve."""
-    return x.std(0) > RESOLVED * x.abs().amax(0)
-
-
-def _refuse_constant(z: Tensor, transform: str, norm: Tensor, u: Tensor) -> None:
-    if not torch.isfinite(norm).all():
-        raise InputError(
-            "features", "the square of the length of a row of fit is more than float32 holds"
-        )
-    if not _varies(z.double()).any():
-        raise ArgumentError(
-            "transform", problem=f"{transform} has nothing to fit: the features do not vary"
-        )
-    one = "length (or lengths below 1e-6)" if _varies(u.double()).any() else "direction"
-    if transform == "direction_norm" and (one == "direction" or norm.double().log().std() < 1e-6):
-        raise ArgumentError(
-            "transform", transform, f"pca or raw, since all features have one {one}"
-        )
-
-
-def _refuse_singular(y: Tensor, transform: str, components: int) -> None:
-    """Raise InputError where coordinates y (n, m) are linear functions of each other: they have no
-    density then.
-    """
-    variances = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(y.double().T)))
-    independent, m = int((variances > SINGULAR * variances[-1]).sum()), y.shape[1]
-    if independent < m and transform == "raw":
-        why = (
-            f"only {independent} of the {m} columns that vary are linearly independent on {len(y)}"
-            " rows"
-        )
-        raise ArgumentError("transform", transform, f"pca, since {why}")
-    if independent < m:
-        expected = f"at most {components - (m - independent)} with the {len(y)} rows that there are"
-        raise ArgumentError("components", components, expected)
-
-
-def _norm_and_direction(z: Tensor) -> tuple[Tensor, Tensor]:
-    norm = z.norm(dim=1, keepdim=True).clamp(min=SMALLEST_NORM)
-    return norm, z / norm
-
-
-def _fix_signs(vectors: Tensor) -> Tensor:
-    """Make the largest entry of each column positive: eigenvectors have no sign of their own."""
-    largest = vectors.abs().argmax(0)
-    return vectors * vectors[largest, torch.arange(vectors.shape[1])].sign()
+    condition: str = "none"  # on the predicted class: none, prediction or base (module flows)
+    classes: int = 1  # 1 for none
 
 
 class Density(nn.Module):
     """A fitted density of features. ``flow`` and ``gaussian`` share one preprocessing, so they can
     be compared.
+
+    others : densities of other representations of the same features, beside this one.
     """
 
+    log_prior: Tensor
+    rare: Tensor
     gaussian_mean: Tensor
     gaussian_cholesky: Tensor
 
@@ -179,14 +74,47 @@ class Density(nn.Module):
         self.preprocessing = preprocessing or Preprocessing(
             form.transform, form.features, form.coordinates
         )
-        self.flow: Any = flows.build(form.kind, form.coordinates, form.hidden, form.layers)
+        self.flow = flows.ClassFlow(
+            form.kind, form.coordinates, form.hidden, form.layers, form.condition, form.classes
+        )
+        self.others = nn.ModuleList()
+        prior = torch.full((form.classes,), 1 / form.classes)
+        self.register_buffer("log_prior", prior.log())  # (k,)
+        self.register_buffer("rare", torch.zeros(form.classes, dtype=torch.bool))  # (k,)
         self.register_buffer("gaussian_mean", torch.zeros(form.coordinates))
         self.register_buffer("gaussian_cholesky", torch.eye(form.coordinates))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return log p(z) (n,), nats, of features (n, d); differentiable."""
+        return self.log_joint(z).logsumexp(1)
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Return log p(z, y), nats, of features (n, d) and each class (n, k); differentiable.
+
+        The only column of a density that is not conditioned is log p(z).
+        """
         y, log_determinant = self.preprocessing(z)
-        return self.flow.log_prob(y) + log_determinant
+        joint = self.log_prior + self.flow.log_probs(y)
+        if self.rare.any():
+            others = joint[:, ~self.rare].logsumexp(1) - self.log_prior[~self.rare].logsumexp(0)
+            joint = torch.where(self.rare, self.log_prior + others[:, None], joint)
+        return joint + log_determinant[:, None]
+
+    def log_joint_at(self, z: Tensor, predicted: Tensor) -> Tensor:
+        """Return log p(z, y), nats (n,), of features (n, d) and predicted classes y int64 (n,);
+        differentiable. One pass, but where a class is rare.
+        """
+        if self.form.condition == "none":
+            return self.log_joint(z)[:, 0]
+        if self.rare.any():
+            return self.log_joint(z).gather(1, predicted[:, None])[:, 0]
+        y, log_determinant = self.preprocessing(z)
+        return self.log_prior[predicted] + self.flow.log_prob(y, predicted) + log_determinant
+
+    def log_joints_at(self, z: Tensor, predicted: Tensor) -> Tensor:
+        """Return log_joint_at of this density and of the others, (n, 1 + len(others))."""
+        every = [self, *self.others]
+        return torch.stack([one.log_joint_at(z, predicted) for one in every], dim=1)
 
     def gaussian_log_prob(self, z: Tensor) -> Tensor:
         """Return log p(z) (n,), nats, under the full-covariance Gaussian fitted to the same
@@ -197,6 +125,18 @@ class Density(nn.Module):
             self.gaussian_mean, scale_tril=self.gaussian_cholesky
         )
         return normal.log_prob(y) + log_determinant
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the flow is conditioned on: the classifier's predictions, int64, on fit and on the
+    features that select.
+    """
+
+    condition: str  # prediction or base
+    classes: int
+    predicted: Array  # (n,)
+    predicted_select: Array  # (m,)
 
 
 @dataclass(frozen=True)
@@ -236,10 +176,12 @@ def fit(
     optimisation: Optimisation,
     device: torch.device,
     on_epoch: Callable[..., None],
+    given: Given | None = None,
 ) -> Fitted:
     """Fit a flow to features ``z`` (n, d); of its epochs keep the one with the best NLL on
     ``z_select`` (m, d).
 
+    given : None for a flow that is not conditioned.
     ``on_epoch(epoch, loss=, nll_val=)`` is called after each epoch. Raises DivergenceError, and
     InputError where ``components`` is too large, or ``transform`` leaves coordinates that have no
     density.
@@ -251,19 +193,44 @@ def fit(
         )
     torch.manual_seed(optimisation.seed)
     fit_features, select = torch.as_tensor(z.copy()), torch.as_tensor(z_select.copy()).to(device)
-    preprocessing = Preprocessing.fit(fit_features, transform, components)
-    form = Form(kind, transform, layers, hidden, z.shape[1], len(preprocessing.shift))
-    density = Density(form, preprocessing).to(device)
+    prepared = Preprocessing.fit(fit_features, transform, components)
+    form = Form(
+        kind,
+        transform,
+        layers,
+        hidden,
+        z.shape[1],
+        len(prepared.shift),
+        given.condition if given else "none",
+        given.classes if given else 1,
+    )
+    density = Density(form, prepared).to(device)
+    predicted = torch.as_tensor(given.predicted if given else np.zeros(len(z), np.int64))
+    density.log_prior, density.rare = (part.to(device) for part in _prior(predicted, form.classes))
     y, log_determinant = density.preprocessing(fit_features.to(device))
-    _refuse_singular(y, transform, components)
+    refuse_singular(y, transform, components)
     density.gaussian_mean, density.gaussian_cholesky = y.mean(0), _cholesky(y)
     nll_gaussian = -_mean(density.gaussian_log_prob, select)
-    history = _optimise(density, y, -log_determinant.mean().item(), select, optimisation, on_epoch)
+    y_given = (y, predicted.to(device))
+    offset = -log_determinant.mean().item() - density.log_prior.cpu()[predicted].mean().item()
+    history = _optimise(density, y_given, offset, select, optimisation, on_epoch)
     best = min(history, key=lambda row: row["nll_val"])
     nll_fit = -_mean(density.log_prob, fit_features.to(device))
     return Fitted(
         density.eval().cpu(), int(best["epoch"]), nll_fit, best["nll_val"], nll_gaussian, history
     )
+
+
+def _prior(predicted: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return the log of each class's share of ``predicted`` (n,), float32 (k,), and which are rare,
+    bool (k,): too few to be told what their features are like.
+    """
+    counts = predicted.bincount(minlength=classes)
+    rare = counts < gaussians.FEW
+    if rare.all():
+        rare = counts == 0
+    shares = counts.clamp(min=1).float()
+    return (shares / shares.sum()).log(), rare
 
 
 def _cholesky(y: Tensor) -> Tensor:
@@ -276,13 +243,16 @@ def _cholesky(y: Tensor) -> Tensor:
 
 def _optimise(
     density: Density,
-    y: Tensor,
+    y_given: tuple[Tensor, Tensor],
     offset: float,
     select: Tensor,
     o: Optimisation,
     on_epoch: Callable[..., None],
 ) -> list[dict[str, float]]:
-    """Fit ``density.flow`` to ``y``, keep its best epoch, and return the history."""
+    """Fit ``density.flow`` to coordinates and classes, ``y_given``, keep its best epoch, and return
+    the history.
+    """
+    y, given = y_given
     optimiser = torch.optim.Adam(density.flow.parameters(), o.learning_rate)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, o.epochs)
     generator = torch.Generator().manual_seed(o.seed)
@@ -292,7 +262,7 @@ def _optimise(
         density.train()
         total = 0.0
         for batch in torch.randperm(len(y), generator=generator).split(o.batch_size):
-            loss = -density.flow.log_prob(y[batch]).mean()
+            loss = -density.flow.log_prob(y[batch], given[batch]).mean()
             if not torch.isfinite(loss):
                 raise DivergenceError(f"loss {loss.item()} in epoch {epoch}")
             optimiser.zero_grad()
@@ -315,28 +285,41 @@ def _optimise(
     return history
 
 
+def _rows(density: Density) -> int:
+    """Return how many inputs are looked at at once: each is repeated for every class."""
+    return max(1, 10_000 // (density.form.classes if density.form.condition != "none" else 1))
+
+
 @torch.no_grad()
 def _mean(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> float:
-    return torch.cat([log_prob(part) for part in z.split(10_000)]).double().mean().item()
+    rows = _rows(log_prob.__self__)  # type: ignore[attr-defined]
+    return torch.cat([log_prob(part) for part in z.split(rows)]).double().mean().item()
 
 
 @torch.no_grad()
-def evaluate(log_prob: Callable[[Tensor], Tensor], z: Array) -> Array:
-    """Return ``log_prob`` of features (n, d), nats (n,), float32; float64 where float32 cannot hold
-    one of them. Where ``log_prob`` is a Density's, it is computed on that one's device.
+def evaluate(log_prob: Callable[..., Tensor], z: Array, predicted: Array | None = None) -> Array:
+    """Return ``log_prob`` of features (n, d), nats (n,) or (n, r), float32; float64 where float32
+    cannot hold one of them.
+
+    log_prob : a method of a Density, computed on that one's device, or a function of z. predicted :
+    the classes int64 (n,) that it takes too, where it does.
     """
     density = getattr(log_prob, "__self__", None)
     device = devices.of(density) if isinstance(density, Density) else devices.CPU
-    parts = [
-        log_prob(torch.as_tensor(z[i : i + 10_000].copy()).to(device)).cpu()
-        for i in range(0, max(1, len(z)), 10_000)
-    ]
-    found = torch.cat(parts)
-    far = ~torch.isfinite(found)
+
+    def inputs(rows: Any) -> list[Tensor]:
+        given = (z,) if predicted is None else (z, predicted)
+        return [torch.as_tensor(part[rows].copy()).to(device) for part in given]
+
+    size = _rows(density) if isinstance(density, Density) else 10_000
+    starts = range(0, max(1, len(z)), size)
+    found = torch.cat([log_prob(*inputs(slice(i, i + size))).cpu() for i in starts])
+    far = ~torch.isfinite(found if found.dim() == 1 else found.sum(1))
     if far.any() and isinstance(density, Density):
         wide = getattr(copy.deepcopy(density).double(), log_prob.__name__)
         found = found.double()
-        found[far] = wide(torch.as_tensor(z[far.numpy()]).double().to(device)).cpu()
+        features, *classes = inputs(far.numpy())
+        found[far] = wide(features.double(), *classes).cpu()
     return found.numpy()
 
 
@@ -354,8 +337,9 @@ def place(density: Density, z: Array) -> Array:
 
 
 def save(density: Density, path: Path) -> None:
-    """Write flow, preprocessing and Gaussian to one file."""
-    save_tensors(path, density.state_dict(), asdict(density.form))
+    """Write flow, preprocessing and Gaussian, and those of the others, to one file."""
+    others = [asdict(other.form) for other in density.others if isinstance(other, Density)]
+    save_tensors(path, density.state_dict(), asdict(density.form) | {"others": others})
 
 
 def load(path: Path) -> Density:
@@ -364,8 +348,12 @@ def load(path: Path) -> Density:
     """
     tensors, description = load_tensors(path)
     try:
+        others = description.pop("others")
         density = Density(Form(**description))
-        density.preprocessing.basis = torch.empty_like(tensors["preprocessing.basis"])
+        density.others.extend(Density(Form(**form)) for form in others)
+        for name, module in density.named_modules():
+            if isinstance(module, Preprocessing):
+                module.basis = torch.empty_like(tensors[f"{name}.basis"])
         density.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(

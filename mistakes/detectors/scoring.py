@@ -15,10 +15,12 @@ from mistakes.data.features import Batch, Outputs
 from mistakes.detectors import baselines, density
 from mistakes.detectors.baselines import Baselines
 from mistakes.detectors.density import Density
-from mistakes.detectors.guard import Guard
+from mistakes.detectors.guard import Guard, negative_log_softmax
 from mistakes.errors import ArgumentError, InputError
 
-NAMES = ("guard", "nll", "joint", *baselines.NAMES)  # params.yaml may leave vim out
+OWN = ("guard", "nll", "joint", "posterior")  # the scores that are no baseline
+# params.yaml may leave out vim, the views and the flow's condition, and with them these scores
+NAMES = (*OWN, "msp_views", *baselines.NAMES)
 
 
 @dataclass(frozen=True)
@@ -39,27 +41,42 @@ class Detectors:
 
         And the reason of each input, text (n,): the part of the guard that is most surprised.
 
-        guard : module guard. nll : -log p(z), nats. joint : -(log p(z) + log max_y p(y|z)),
-        nats. The rest: module baselines. Raises InputError, naming score and row, where one is NaN
-        or infinite.
+        guard : module guard. nll : -log p(z), nats. joint : -log p(z, y), nats, of the predicted
+        class y; of a flow that is not conditioned -(log p(z) + log p(y|x)), which takes the
+        classifier's word for it. posterior : -log p(y|z) by the flow, where it is conditioned.
+        msp_views : -max_y of the mean probability, where there are views. The rest: module
+        baselines. Raises InputError, naming score and row, where one is NaN or infinite.
         """
-        log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
-        surprises = self.guard.explain(batch.early, batch.logits, log_density)
-        found = self.baselines.score(batch.features, batch.logits)
-        log_confidence = np.log(-found["msp"])  # MSP is minus the largest softmax probability
-        scores = {
-            "guard": surprises.max(1),
-            "nll": -log_density,
-            "joint": -(log_density + log_confidence),
-            **found,
-        }
+        guard, reason = self.guard.combine(self.guard.explain(batch, self.log_densities(batch)))
+        scores = {"guard": guard, **self._of_density(batch)}
+        if batch.views is not None:
+            scores["msp_views"] = -np.exp(batch.views.max(1).astype(np.float64))
+        scores |= self.baselines.score(batch.features, batch.logits)
         for name, values in scores.items():
             if not np.isfinite(values).all():
                 row = int(np.isfinite(values).argmin())
                 raise InputError(
                     where, f"{name} of row {row}", float(values[row]), "a finite number"
                 )
-        return scores, np.array(self.guard.names, object)[surprises.argmax(1)]
+        return scores, reason
+
+    def log_densities(self, batch: Batch) -> Array:
+        """Return what the guard is given beside the batch: log p(z, y), float64 (n, densities)."""
+        found = density.evaluate(self.density.log_joints_at, batch.features, batch.predicted)
+        return found.astype(np.float64)
+
+    def _of_density(self, batch: Batch) -> dict[str, Array]:
+        found = density.evaluate(self.density.log_joint, batch.features)
+        log_joint, y = torch.as_tensor(found).double(), torch.as_tensor(batch.predicted)
+        nll = -log_joint.logsumexp(1)
+        if self.density.form.condition == "none":
+            logits = torch.as_tensor(batch.logits.copy()).double()
+            return {"nll": nll.numpy(), "joint": (nll - logits.log_softmax(1).amax(1)).numpy()}
+        joint, posterior = (
+            -log_joint.gather(1, y[:, None])[:, 0],
+            negative_log_softmax(log_joint, y),
+        )
+        return {"nll": nll.numpy(), "joint": joint.numpy(), "posterior": posterior.numpy()}
 
     def to(self, device: torch.device) -> "Detectors":
         """Return a copy on ``device``, where it then scores and is attacked."""
@@ -82,13 +99,19 @@ class Detectors:
 
         Raises InputError for a name that is none of the scores.
         """
+        flow = self.density
         own: dict[str, Callable[[Outputs], Tensor]] = {
-            "guard": lambda o: self.guard(o.early, o.logits, self.density.log_prob(o.features)),
-            "nll": lambda o: -self.density.log_prob(o.features).double(),
-            "joint": lambda o: (
-                -(self.density.log_prob(o.features) + o.logits.log_softmax(1).amax(1)).double()
+            "guard": lambda o: self.guard(o, flow.log_joints_at(o.features, o.predicted)),
+            "nll": lambda o: -flow.log_prob(o.features).double(),
+            "joint": lambda o: -flow.log_joint_at(o.features, o.predicted).double(),
+            "posterior": lambda o: negative_log_softmax(
+                flow.log_joint(o.features).double(), o.predicted
             ),
+            "msp_views": lambda o: -(o.logits if o.views is None else o.views).softmax(1).amax(1),
         }
+        if flow.form.condition == "none":
+            del own["posterior"]
+            own["joint"] = lambda o: own["nll"](o) - o.logits.double().log_softmax(1).amax(1)
         if name in own:
             return own[name]
         if name not in self.baselines.names:

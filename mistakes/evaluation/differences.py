@@ -15,6 +15,7 @@ COLUMNS = ("cause", "set", "score", "against", "difference", "low", "high", "p")
 DENSITIES = (
     "nll",
     "joint",
+    "posterior",
     "guard",
 )  # scores that begin so are this project's, all others are baselines
 

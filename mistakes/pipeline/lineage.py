@@ -14,7 +14,7 @@ import yaml
 from mlflow.entities import Run
 
 from mistakes.errors import InputError
-from mistakes.pipeline import environment, snapshot
+from mistakes.pipeline import environment, provenance, snapshot
 from mistakes.pipeline.mlflow_store import Store
 
 from mlflow.exceptions import MlflowException  # isort: skip
@@ -92,17 +92,16 @@ def _maker(store: Store, md5: str, path: str) -> Run:
     that is unknown.
     """
     having = [
-        (row, key.removeprefix("md5."))
+        (row, known)
         for row in store.find(level="pipeline")
-        for key, value in row.data.tags.items()
-        if key.startswith("md5.") and value == md5
+        for known, value in provenance.of(row).outputs.items()
+        if value == md5
     ]
     if not having:
         raise InputError(path, "md5", md5, "that of an output of a row in the MLflow store")
     here = [(row, known) for row, known in having if known == path] or having
     row, known = min(here, key=lambda pair: pair[0].info.start_time)
-    stage = known.split("/")[1]
-    run_id = row.data.tags.get(f"ran.{stage}") or row.data.tags.get(f"cached.{stage}", "unknown")
+    run_id = provenance.of(row).maker(known.split("/")[1])
     return row if run_id == "unknown" else store.client.get_run(run_id)
 
 
@@ -141,10 +140,8 @@ def _environments(store: Store, executions: list[Run]) -> Iterator[str]:
 
 def _executions(store: Store, row: Run) -> list[Run]:
     """Return the executions that made the row's results, those of other rows included."""
-    tags = row.data.tags.items()
-    ids = {
-        value for key, value in tags if key.startswith(("ran.", "cached.")) and value != "unknown"
-    }
+    known = provenance.of(row)
+    ids = {*known.ran.values(), *known.cached.values()} - {"unknown"}
     return [store.client.get_run(run_id) for run_id in sorted(ids)]
 
 
@@ -194,7 +191,7 @@ def _commits(row: Run) -> tuple[str, str]:
         check=False,
     )
     name = row.data.tags["classifier"]
-    wanted, other = _md5s(row), ""
+    wanted, other = provenance.of(row).outputs, ""
     own = {path: md5 for path, md5 in wanted.items() if path.split("/")[1] not in snapshot.TOGETHER}
     for rev in dict.fromkeys([row.data.tags.get("git.commit", ""), *log.stdout.split()]):
         try:
@@ -211,24 +208,12 @@ def _commits(row: Run) -> tuple[str, str]:
     return "", other
 
 
-def _md5s(row: Run) -> dict[str, str]:
-    return {
-        key.removeprefix("md5."): value
-        for key, value in row.data.tags.items()
-        if key.startswith("md5.")
-    }
-
-
 def _hashes(row: Run) -> Iterator[str]:
     """Yield for each output its hash, and whether the row's stage made it or DVC had it from an
     earlier run.
     """
-    for path, md5 in sorted(_md5s(row).items()):
+    known = provenance.of(row)
+    for path, md5 in sorted(known.outputs.items()):
         stage = path.split("/")[1]
-        ran = row.data.tags.get(f"ran.{stage}")
-        by = (
-            f"run {ran}"
-            if ran
-            else f"cached, run {row.data.tags.get(f'cached.{stage}', 'unknown')}"
-        )
+        by = f"{'' if stage in known.ran else 'cached, '}run {known.maker(stage)}"
         yield _line(stage, f"{md5:<36} {path}  ({by})")

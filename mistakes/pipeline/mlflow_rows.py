@@ -13,8 +13,9 @@ import yaml
 # isort: skip (mistakes.tracking sets MLflow's limits before it is imported)
 from mlflow import MlflowClient
 
-from mistakes.pipeline import environment, journal, mlflow_views, snapshot
+from mistakes.pipeline import environment, journal, mlflow_views, provenance, snapshot
 from mistakes.pipeline.mlflow_store import Store, tolerated
+from mistakes.pipeline.provenance import Provenance
 from mistakes.pipeline.snapshot import Tree
 
 from mlflow.entities import Metric, Param, Run, RunTag  # isort: skip
@@ -91,14 +92,9 @@ def _as_before(store: Store, tree: Tree, name: str) -> Run | None:
     other things.
     """
     values, made = _parameters(tree, name), snapshot.own_outputs(tree, name)
-    md5s = {f"md5.{path}": md5 for path, md5 in made.items()}
     for row in reversed(store.find(level="pipeline", classifier=name)):
         same = all(values.get(key) == value for key, value in row.data.params.items())
-        if (
-            row.data.params
-            and same
-            and all(row.data.tags.get(tag) == md5 for tag, md5 in md5s.items())
-        ):
+        if row.data.params and same and made.items() <= provenance.of(row).outputs.items():
             return row
     return None
 
@@ -112,14 +108,15 @@ def _complete_one(store: Store, row: Run, tree: Tree, name: str, parents: set[st
     wanted = {k: v for k, v in _metrics(tree, name, lock).items() if row.data.metrics.get(k) != v}
     for batch in _chunks([_latest(client, row, key, value) for key, value in wanted.items()]):
         client.log_batch(run_id, metrics=batch)
-    tags = _executions(store, row, lock, parents) | _provenance(row, tree)
-    tags |= {f"md5.{path}": md5 for path, md5 in snapshot.outputs(lock).items()}
+    came_from = _executions(store, row, lock, parents)
+    tags = {provenance.TAG: came_from.text()} | _code(row, tree)
     for chunk in _chunks([RunTag(k, v) for k, v in tags.items() if row.data.tags.get(k) != v]):
         client.log_batch(run_id, tags=chunk)
     for tag in row.data.tags.keys() - tags.keys():
-        if tag.startswith(("md5.", "ran.", "cached.")):
+        if tag.startswith(provenance.FORMER):
             client.delete_tag(run_id, tag)
-    lost = _artifacts(client, row, tree, name, lock)
+    texts = {"provenance.json": came_from.text(indent=2)}
+    lost = _artifacts(client, row, tree, name, lock, texts)
     mlflow_views.log_datasets(client, row, mlflow_views.datasets(tree, lock))
     if row.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED")
@@ -147,7 +144,7 @@ def _latest(client: MlflowClient, row: Run, key: str, value: float) -> Metric:
     return Metric(key, value, when + 1, step)
 
 
-def _provenance(row: Run, tree: Tree) -> dict[str, str]:
+def _code(row: Run, tree: Tree) -> dict[str, str]:
     """Return the tags of code and commit: of the newest code that gave these results, where the
     code differs.
     """
@@ -167,9 +164,8 @@ def _provenance(row: Run, tree: Tree) -> dict[str, str]:
     return {"code": code, "git.changed": changed} | known
 
 
-def _executions(store: Store, row: Run, lock: dict[str, Any], parents: set[str]) -> dict[str, str]:
-    """Return ran.STAGE or cached.STAGE for each stage, with the id of the run that made its
-    outputs.
+def _executions(store: Store, row: Run, lock: dict[str, Any], parents: set[str]) -> Provenance:
+    """Return which run made the outputs of each stage.
 
     parents : the rows whose executions are this row's: it, and that of the first classifier for the
     stages of all.
@@ -180,7 +176,8 @@ def _executions(store: Store, row: Run, lock: dict[str, Any], parents: set[str])
         for child in store.find(**{"level": "stage", "mlflow.parentRunId": parent})
         if child.info.status == "FINISHED"
     ]
-    tags = {}
+    before, ran_here, cached = provenance.of(row), {}, {}
+    rows = functools.cache(lambda: store.find(level="pipeline"))
     for stage, entry in lock.items():
         made = snapshot.outputs({stage: entry}).items()
         ran = [
@@ -191,24 +188,21 @@ def _executions(store: Store, row: Run, lock: dict[str, Any], parents: set[str])
         ]
         if not made:  # track makes nothing, so it never comes from a cache
             continue
-        if ran or f"ran.{stage}" in row.data.tags:
-            tags[f"ran.{stage}"] = ran[0] if ran else row.data.tags[f"ran.{stage}"]
+        if ran or stage in before.ran:
+            ran_here[stage] = ran[0] if ran else before.ran[stage]
         else:
-            tags[f"cached.{stage}"] = row.data.tags.get(f"cached.{stage}") or _maker(
-                store, stage, dict(made)
-            )
-    return tags
+            cached[stage] = before.cached.get(stage) or _maker(rows(), stage, dict(made))
+    return Provenance(snapshot.outputs(lock), ran_here, cached)
 
 
-def _maker(store: Store, stage: str, made: dict[str, str]) -> str:
-    """Return the id of the run that first made these outputs of ``stage``, by the rows that have
-    them.
+def _maker(rows: list[Run], stage: str, made: dict[str, str]) -> str:
+    """Return the id of the run that first made these outputs of ``stage``, by the ``rows``, newest
+    first, that have them.
     """
-    path, md5 = next(iter(made.items()))
-    for row in reversed(store.find(**{"level": "pipeline", f"md5.{path}": md5})):
-        ran = row.data.tags.get(f"ran.{stage}")
-        if ran and all(row.data.tags.get(f"md5.{path}") == md5 for path, md5 in made.items()):
-            return ran
+    for row in reversed(rows):
+        known = provenance.of(row)
+        if stage in known.ran and made.items() <= known.outputs.items():
+            return known.ran[stage]
     return "unknown"
 
 
@@ -245,13 +239,18 @@ def _metrics(tree: Tree, name: str, lock: dict[str, Any]) -> dict[str, float]:
 
 
 def _artifacts(
-    client: MlflowClient, row: Run, tree: Tree, name: str, lock: dict[str, Any]
+    client: MlflowClient,
+    row: Run,
+    tree: Tree,
+    name: str,
+    lock: dict[str, Any],
+    texts: dict[str, str],
 ) -> dict[str, str]:
-    """Upload report and tables, unless the row has them; return the reason for each that could not
-    be had.
+    """Upload ``texts`` by their names, report and tables, unless the row has them; return the
+    reason for each that could not be had.
     """
     made = snapshot.outputs(lock)
-    texts = {"params.yaml": (tree.read("params.yaml") or b"").decode()}
+    texts = texts | {"params.yaml": (tree.read("params.yaml") or b"").decode()}
     # DVC adds the entry of stage track when it has ended
     stages = snapshot.mapping(tree, "dvc.lock")["stages"]
     kept = {

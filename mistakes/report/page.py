@@ -33,7 +33,8 @@ class Evidence:
     detection, adaptive.
 
     applicability : ``baselines``, those that are left out, with the reason, and ``guard_shares``,
-    those of the guard's parts where some are left out.
+    those of the guard's parts. budget : the curve by which these were chosen, of no row where they
+    were given.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Evidence:
     tables: dict[str, pd.DataFrame]  # of stage detection, by the names of its files
     warnings: list[str]  # sentences of the stages that this classifier went through
     applicability: dict[str, dict[str, Any]]
+    budget: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def _classifier(
         "gallery": _gallery(one.scores, inputs, gallery),
         "causes": [cause for cause in CAUSES if cause in set(detection["cause"])],
         "shares": one.applicability["guard_shares"],
+        "budget": _budget(one.budget),
     }
 
 
@@ -280,3 +283,13 @@ def png(image: Array) -> str:
     data = io.BytesIO()
     picture.save(data, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _budget(curve: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of the curve that has the chosen point, that one's share and AUROC first."""
+    if not curve["chosen"].any():
+        return []
+    chosen = curve[curve["chosen"]]
+    along = curve[curve["base"] == chosen["base"].iloc[0]]
+    found: list[dict[str, Any]] = pd.concat([chosen, along]).to_dict("records")
+    return found

@@ -3,6 +3,8 @@
 TITLES = {
     "nll": "log-density (flow)",
     "joint": "joint density",
+    "posterior": "flow's posterior",
+    "msp_views": "MSP over views",
     "msp": "MSP",
     "entropy": "entropy",
     "energy": "energy",

@@ -42,6 +42,7 @@ class Form:
     layer: str
     early: list[str] | None
     batch_size: int
+    views: list[str]
     alpha: float  # flagged at, unless another one is asked for
     # correct: of correctly classified inputs a share alpha is flagged; all: of all clean ones
     calibration: str
@@ -73,17 +74,17 @@ class Deployed:
         batch = (
             self._given(inputs) if self.extractor is None else self._seen(inputs, self.extractor)
         )
-        log_density = density.evaluate(self.density.log_prob, batch.features).astype(np.float64)
-        surprises = self.guard.explain(batch.early, batch.logits, log_density)
-        p = conformal.p_values(self.calibration, surprises.max(1))
+        densities = density.evaluate(self.density.log_joints_at, batch.features, batch.predicted)
+        score, reason = self.guard.combine(self.guard.explain(batch, densities.astype(np.float64)))
+        p = conformal.p_values(self.calibration, score)
         probabilities = torch.as_tensor(batch.logits).double().softmax(1).numpy()
         return pd.DataFrame(
             {
-                "prediction": np.array(self.form.classes, object)[batch.logits.argmax(1)],
+                "prediction": np.array(self.form.classes, object)[batch.predicted],
                 "confidence": probabilities.max(1),
                 "p": p,
                 "flagged": p <= alpha,
-                "reason": np.array(self.guard.names, object)[surprises.argmax(1)],
+                "reason": reason,
             }
         )
 
@@ -196,7 +197,7 @@ def load(folder: Path | str, trust: bool = False, device: str = "auto") -> Deplo
     extractor = None
     if form.shape is not None:
         model = models.load(folder / "model.safetensors", trust).to(where)
-        extractor = Extractor(model, form.layer, form.early, where)
+        extractor = Extractor(model, form.layer, form.early, where, form.views)
     fitted = density.load(folder / "flow.safetensors").requires_grad_(False).to(where)
     judge = guard.load(folder / "guard.safetensors").to(where)
     (calibration,) = load_arrays(folder, "calibration")

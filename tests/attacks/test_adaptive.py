@@ -34,7 +34,8 @@ def test_target_scores_as_the_pipeline_does_and_its_gradient_is_that_of_finite_d
 
     double = copy.deepcopy(system.detectors)
     double.density.double(), double.guard.double()
-    extractor = Extractor(copy.deepcopy(system.model).double(), "penultimate", None, CPU)
+    network, views = copy.deepcopy(system.model).double(), ["left_1", "mirror"]
+    extractor = Extractor(network, "penultimate", None, CPU, views)
     through = adaptive.target(extractor, double.differentiable(name))
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(4, 1, 8, 8, generator=generator, dtype=torch.double).requires_grad_()
@@ -153,6 +154,6 @@ def test_rows_have_exact_intervals_and_refuse_an_attack_weaker_than_plain_pgd() 
 def test_unknown_detectors_are_named(system: System) -> None:
     with pytest.raises(
         ArgumentError,
-        match="detectors is 'odin', expected one of guard, nll, joint, msp",
+        match="detectors is 'odin', expected one of guard, nll, joint, posterior, msp_views, msp",
     ):
         system.target("odin")(to_unit(system.images[:2]))

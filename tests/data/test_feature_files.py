@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from mistakes.config import params
 from mistakes.data import feature_files
+from mistakes.data.features import Batch, Outputs
 from mistakes.detectors import guard
 from mistakes.errors import InputError
 
@@ -292,18 +293,20 @@ def test_the_guard_without_early_features_has_two_parts_with_their_shares_scaled
     tmp_path: Path, rng
 ) -> None:
     shares = dict(zip(guard.PARTS, (0.38, 0.38, 0.16, 0.04, 0.04), strict=True))
-    logits, log_density = rng.normal(size=(500, 3)).astype(np.float32), rng.normal(size=500)
-    fitted = guard.fit(
-        (), logits, ((), logits, log_density), guard.Settings(0, shares, 8, 1, 64, 0.01)
-    )
-    assert fitted.reweighted() == pytest.approx({"confidence": 0.38 / 0.42, "density": 0.04 / 0.42})
+    logits, log_density = rng.normal(size=(500, 3)).astype(np.float32), rng.normal(size=(500, 1))
+    batch = Batch(logits, logits)
+    fitted = guard.fit(batch, batch, log_density, guard.Settings(0, 8, 1, 64, 0.01))
+    fitted.weigh(shares)
+    assert fitted.names == ("confidence", "density")
+    assert fitted.shares.tolist() == pytest.approx([0.38 / 0.42, 0.04 / 0.42])
     guard.save(fitted, tmp_path / "guard.safetensors")
-    found = guard.load(tmp_path / "guard.safetensors").score((), logits, log_density)
-    parts = fitted.parts((), torch.as_tensor(logits), torch.as_tensor(log_density))
+    found = guard.load(tmp_path / "guard.safetensors").score(batch, log_density)
+    tensors = torch.as_tensor(logits)
+    parts = fitted.parts(Outputs(tensors, tensors), torch.as_tensor(log_density))
     surprises = [
-        tail(part) + np.log(share)
-        for tail, part, share in zip(
-            fitted.tails, parts.values(), (0.38 / 0.42, 0.04 / 0.42), strict=True
+        tail(parts[name]) + np.log(share)
+        for name, tail, share in zip(
+            fitted.names, fitted.tails, (0.38 / 0.42, 0.04 / 0.42), strict=True
         )
     ]
-    assert np.allclose(found, torch.stack(surprises).amax(0).numpy())
+    assert np.allclose(found, torch.stack(surprises).logsumexp(0).numpy())

@@ -9,6 +9,7 @@ import torch
 from feature_rows import read, rows, softmax
 
 from mistakes.data import feature_files, logits
+from mistakes.data.features import Batch
 from mistakes.detectors import density, guard
 from mistakes.errors import InputError
 from mistakes.serving import guard_model
@@ -114,13 +115,11 @@ def test_a_guard_for_outputs_takes_one_logit_and_refuses_probabilities(rng) -> N
     flow = density.fit(z, z, "maf", "raw", 5, 1, 8, settings, CPU, nothing).density.requires_grad_(
         False
     )
-    log_density = density.evaluate(flow.log_prob, z)
-    reference = ((), both, log_density)
-    fitted = guard.fit(
-        (), both, reference, guard.Settings(0, dict.fromkeys(guard.PARTS, 0.2), 8, 1, 64, 0.01)
-    )
-    form = guard_model.Form(["no", "yes"], None, None, "penultimate", None, 100, 0.1, "correct")
-    deployed = guard_model.Deployed(form, None, flow, fitted, fitted.score((), both, log_density))
+    batch = Batch(z, both)
+    densities = density.evaluate(flow.log_joints_at, z, batch.predicted)
+    fitted = guard.fit(batch, batch, densities, guard.Settings(0, 8, 1, 64, 0.01))
+    form = guard_model.Form(["no", "yes"], None, None, "penultimate", None, 100, [], 0.1, "correct")
+    deployed = guard_model.Deployed(form, None, flow, fitted, fitted.score(batch, densities))
     expected = deployed.predict({"features": z, "logits": both})
     for one in (odds, odds[:, None]):
         assert deployed.predict({"features": z, "logits": one}).equals(expected)

@@ -20,7 +20,7 @@ def features() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["maf", "realnvp", "spline"])
-@pytest.mark.parametrize("transform", ["raw", "pca", "direction_norm"])
+@pytest.mark.parametrize("transform", ["raw", "pca", "log_pca", "direction_norm"])
 def test_log_determinant_agrees_with_autograd(
     kind: str, transform: str, features: np.ndarray, cpu: torch.device
 ) -> None:
@@ -33,7 +33,7 @@ def test_log_determinant_agrees_with_autograd(
 
     def noise(c: torch.Tensor) -> torch.Tensor:
         y = (c - fitted.preprocessing.shift) / fitted.preprocessing.scale
-        return fitted.flow.transform_to_noise(y[None])[0]
+        return fitted.flow.flow.transform_to_noise(y[None])[0]
 
     for i in range(3):
         jacobian = torch.autograd.functional.jacobian(noise, coordinates[i])
@@ -228,7 +228,7 @@ def test_nearly_dependent_columns_are_fitted(
     assert np.isfinite(density.evaluate(fit_flow(z, "raw").gaussian_log_prob, z)).all()
 
 
-@pytest.mark.parametrize("transform", ["raw", "pca", "direction_norm"])
+@pytest.mark.parametrize("transform", ["raw", "pca", "log_pca", "direction_norm"])
 def test_features_beyond_float32_are_unlikely_and_finite(
     transform: str, features: np.ndarray
 ) -> None:
@@ -240,5 +240,90 @@ def test_features_beyond_float32_are_unlikely_and_finite(
         found = density.evaluate(log_prob, z)
         assert np.isfinite(found).all()
         assert found[5:].max() < found[:5].min()
-    assert found.dtype == np.float64 or transform == "direction_norm"
+    assert found.dtype == np.float64 or transform in ("direction_norm", "log_pca")
     assert density.evaluate(fitted.log_prob, z[:0]).shape == (0,)
+
+
+# conditioned on the predicted class
+
+
+CLASSES = stats.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]]), stats.multivariate_normal([5, 1])
+
+
+@pytest.fixture(scope="module", params=["prediction", "base"])
+def conditioned(request) -> density.Fitted:
+    """A flow fitted to two classes of Gaussians, of which a fourth is of the first."""
+    rng = np.random.default_rng(2)
+    z, classes = two_classes(6000, rng)
+    select, select_classes = two_classes(1000, rng)
+    settings = density.Optimisation(12, 4, 200, 3e-3, 5.0, 0)
+    given = density.Given(request.param, 2, classes, select_classes)
+    rest = ("maf", "pca", 2, 2, 16, settings, torch.device("cpu"), lambda *_, **__: None)
+    return density.fit(z, select, *rest, given)
+
+
+def two_classes(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    classes = (rng.random(n) < 0.75).astype(np.int64)
+    each = [one.rvs(n, random_state=rng) for one in CLASSES]
+    return np.where(classes[:, None], each[1], each[0]).astype(np.float32), classes
+
+
+def test_a_conditioned_flow_reaches_the_joint_entropy(conditioned, rng) -> None:
+    z, classes = two_classes(2000, rng)
+    joint = np.stack([one.logpdf(z) for one in CLASSES], 1) + np.log([0.25, 0.75])
+    found = density.evaluate(conditioned.density.log_joint, z)
+    assert -found[np.arange(2000), classes].mean() == pytest.approx(
+        -joint[np.arange(2000), classes].mean(), abs=0.1
+    )
+    marginal = density.evaluate(conditioned.density.log_prob, z)
+    exact = np.logaddexp.reduce(joint, axis=1)
+    assert -marginal.mean() == pytest.approx(-exact.mean(), abs=0.1)
+    assert conditioned.nll_select == pytest.approx(-exact.mean(), abs=0.15)
+
+
+def test_joint_marginal_and_one_pass_are_consistent(conditioned, rng, tmp_path) -> None:
+    z, classes = two_classes(500, rng)
+    density.save(conditioned.density, tmp_path / "flow.safetensors")
+    one = density.load(tmp_path / "flow.safetensors")
+    joint = density.evaluate(one.log_joint, z)
+    assert density.evaluate(one.log_prob, z) == pytest.approx(
+        np.logaddexp.reduce(joint, axis=1), abs=1e-4
+    )
+    at = density.evaluate(one.log_joint_at, z, classes)
+    assert at == pytest.approx(joint[np.arange(500), classes], abs=1e-4)
+    assert np.array_equal(at, density.evaluate(conditioned.density.log_joint_at, z, classes))
+
+
+@pytest.mark.parametrize("condition", ["prediction", "base"])
+def test_a_class_that_is_hardly_predicted_has_the_density_of_the_others(
+    condition: str, cpu, rng
+) -> None:
+    z, classes = two_classes(400, rng)
+    classes[:2] = 2  # and class 3 is never predicted
+    settings = density.Optimisation(2, 2, 100, 3e-3, 5.0, 0)
+    given = density.Given(condition, 4, classes, classes)
+    fitted = density.fit(z, z, "maf", "pca", 2, 2, 8, settings, cpu, lambda *_, **__: None, given)
+    one = fitted.density
+    joint = density.evaluate(one.log_joint, z).astype(float)
+    others = np.logaddexp(joint[:, 0], joint[:, 1]) - np.log(398 / 401)
+    assert joint[:, 2] - np.log(2 / 401) == pytest.approx(others, abs=1e-3)
+    assert joint[:, 3] - np.log(1 / 401) == pytest.approx(others, abs=1e-3)
+    rare = np.full(len(z), 3)
+    assert density.evaluate(one.log_joint_at, z, rare) == pytest.approx(joint[:, 3], abs=1e-4)
+
+
+def test_other_representations_stay_with_the_density(cpu, rng, tmp_path) -> None:
+    z, classes = two_classes(400, rng)
+    settings, nothing = density.Optimisation(2, 2, 100, 3e-3, 5.0, 0), lambda *_, **__: None
+    given = density.Given("prediction", 2, classes, classes)
+    first, *others = (
+        density.fit(z, z, "maf", transform, 2, 2, 8, settings, cpu, nothing, given).density
+        for transform in ("pca", "log_pca", "raw")
+    )
+    first.others.extend(others)
+    density.save(first, tmp_path / "flow.safetensors")
+    loaded = density.load(tmp_path / "flow.safetensors")
+    found = density.evaluate(loaded.log_joints_at, z, classes)
+    expected = [density.evaluate(one.log_joint_at, z, classes) for one in (first, *others)]
+    assert np.array_equal(found, np.stack(expected, axis=1))
+    assert len({tuple(column) for column in found.T.round(3)}) == 3

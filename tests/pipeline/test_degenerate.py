@@ -450,7 +450,7 @@ def test_baselines_that_do_not_apply_are_left_out_and_said(
     for name, reason in reasons.items():
         assert left_out[name] == reason
         assert f"the baseline {name} is not applicable and left out: {reason}" in project.page
-        assert f'<td class="text" colspan="13">not applicable: {reason}' in project.page
+        assert f'<td class="text" colspan="14">not applicable: {reason}' in project.page
         assert f"| {name} | not applicable: {reason} |" in table
         assert name not in project.scores()
 

@@ -15,7 +15,7 @@ import yaml
 from checkouts import Checkout, duplicate
 from commands import ROOT
 
-from mistakes.pipeline import lineage, snapshot
+from mistakes.pipeline import lineage, provenance, snapshot
 
 TABLE = "data/scores/smoke/scores.parquet"
 pytestmark = pytest.mark.slow
@@ -117,7 +117,7 @@ def test_an_artifact_leads_to_the_execution_that_made_it(
     }[way]
     shown = show(lab, str(what))
     assert re.search(
-        rf"^made by +{stage}@smoke \({row.data.tags[f'ran.{stage}']}\), FINISHED",
+        rf"^made by +{stage}@smoke \({provenance.of(row).ran[stage]}\), FINISHED",
         shown,
         re.MULTILINE,
     )
@@ -132,9 +132,9 @@ def test_an_experiment_leads_to_its_own_commit_and_its_cached_stages_to_the_firs
         "git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/wide"
     ).stdout.split()
     assert re.search(rf"^commit +{ref}$", shown, re.MULTILINE)
-    tags = first_row(lab).data.tags
+    known = provenance.of(first_row(lab))
     assert re.search(
-        rf"{tags['md5.' + TABLE]} +{TABLE}  \(cached, run {tags['ran.scores']}\)", shown
+        rf"{known.outputs[TABLE]} +{TABLE}  \(cached, run {known.ran['scores']}\)", shown
     )
     assert not re.search(r"data/detection/smoke/metrics.json  \(cached", shown)
 

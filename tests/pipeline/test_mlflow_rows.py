@@ -21,7 +21,7 @@ from PIL import Image
 from mistakes import cli
 from mistakes.config import params
 from mistakes.networks import programs
-from mistakes.pipeline import custom, journal, mlflow_rows, mlflow_store, snapshot
+from mistakes.pipeline import custom, journal, mlflow_rows, mlflow_store, provenance, snapshot
 
 SCORES, MODEL = "data/scores/smoke/metrics.json", "data/classifier/smoke/model.safetensors"
 
@@ -130,7 +130,7 @@ def test_other_results_of_the_same_parameters_are_another_row(
     assert accuracies(project) == [first, then]
     newest = project.rows()[0]
     assert "scores.n.test" not in newest.data.metrics  # nothing is left from before
-    assert newest.data.tags[f"md5.{MODEL}"] == snapshot.md5(project.folder / MODEL)
+    assert provenance.of(newest).outputs[MODEL] == snapshot.md5(project.folder / MODEL)
 
     project.write(MODEL, f"weights of {first}")  # the first data again: the first row again
     project.write(SCORES, json.dumps({"accuracy_test": first, "n.test": 500}))
@@ -152,6 +152,29 @@ def test_other_outputs_are_another_row_though_no_metric_differs(
     assert len(project.rows()) == 2
 
 
+def test_a_row_of_older_versions_is_known_by_its_tags_and_gets_one_instead(
+    project: Project,
+) -> None:
+    """These had a tag for each output and stage, and content keys that were made otherwise."""
+    project.track()
+    (row,) = project.rows()
+    client, run_id = mlflow_store.Store().client, row.info.run_id
+    known = provenance.of(row)
+    older = {f"md5.{path}": md5 for path, md5 in known.outputs.items()}
+    older |= {f"ran.{stage}": "a run" for stage in ("scores", "flow")}
+    for key, value in older.items():
+        client.set_tag(run_id, key, value)
+    client.delete_tag(run_id, provenance.TAG)
+    client.set_tag(run_id, "content_key", "of another version")
+    assert provenance.of(project.rows()[0]).outputs == known.outputs
+    project.track()
+    (row,) = project.rows()
+    assert provenance.of(row).ran == {"scores": "a run", "flow": "a run"}
+    assert not [tag for tag in row.data.tags if tag.startswith(provenance.FORMER)]
+    listed = client.download_artifacts(run_id, "provenance.json")
+    assert json.loads(Path(listed).read_text())["ran"]["flow"] == "a run"
+
+
 @pytest.mark.parametrize("value", [0.1, 0.99])
 def test_whatever_stood_in_a_row_it_says_what_the_files_say(project: Project, value: float) -> None:
     """Higher or lower, at a later step, by hand or by an earlier version."""
@@ -161,16 +184,15 @@ def test_whatever_stood_in_a_row_it_says_what_the_files_say(project: Project, va
     client.log_metric(
         run_id, "scores.accuracy_test", value, timestamp=row.info.start_time + 10**9, step=7
     )
-    client.set_tag(run_id, f"md5.{MODEL}", "another")
-    client.set_tag(run_id, "md5.data/gone", "1")
-    client.set_tag(run_id, "cached.flow", "nobody")
+    wrong = provenance.Provenance({MODEL: "another", "data/gone": "1"}, {}, {"flow": "nobody"})
+    client.set_tag(run_id, provenance.TAG, wrong.text())
     client.log_text(run_id, "another page", "report/report.html")
     client.delete_tag(run_id, "artifacts")
     project.track()
     (row,) = project.rows()
     assert row.data.metrics["scores.accuracy_test"] == 0.8
-    assert row.data.tags[f"md5.{MODEL}"] == snapshot.md5(project.folder / MODEL)
-    assert "md5.data/gone" not in row.data.tags
+    assert provenance.of(row).outputs[MODEL] == snapshot.md5(project.folder / MODEL)
+    assert "data/gone" not in provenance.of(row).outputs
     page = client.download_artifacts(run_id, "report/report.html")
     assert Path(page).read_text() == "data/report/report.html"
     before = row.data.to_dictionary()
@@ -277,8 +299,8 @@ def test_executions_in_progress_come_together_and_into_the_row_of_their_results(
         (row,) = store.find(content_key=key)
         assert (row.info.status, row.info.run_name) == ("FINISHED", name)
         assert row.data.metrics["scores.accuracy_test"] == accuracy
-        assert row.data.tags["ran.scores"] == made
-        assert row.data.tags["cached.flow"] == "unknown"
+        assert provenance.of(row).ran["scores"] == made
+        assert provenance.of(row).cached["flow"] == "unknown"
     parents = {
         run_id: store.client.get_run(run_id).data.tags["mlflow.parentRunId"]
         for run_id in (one, again)

@@ -16,6 +16,8 @@ from checkouts import Checkout, duplicate
 from commands import ROOT
 from servers import Team
 
+from mistakes.pipeline import provenance
+
 
 @pytest.fixture(scope="module")
 def team() -> Iterator[Team]:
@@ -100,7 +102,7 @@ def the_whole_pipeline_is_logged(team: Team, checkout: Checkout) -> None:
     assert {run.data.tags["stage"] for run in children} == stages
     assert {run.info.status for run in children} == {"FINISHED"}
     assert len(children) == len(stages)
-    assert {f"ran.{stage}" for stage in stages} <= set(row.data.tags)
+    assert stages <= set(provenance.of(row).ran)
     assert row.data.params["flow.kind"] == "maf"
     assert any(key.endswith("report/report.html") for key in objects(team, "mlflow"))
     assert not (checkout.folder / "mlflow.db").exists()

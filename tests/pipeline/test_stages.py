@@ -27,9 +27,8 @@ def test_a_store_that_cannot_be_written(folder: Path) -> None:
 
 def test_a_diverging_flow_names_the_parameter(folder: Path, rng: np.random.Generator) -> None:
     for split in ("fit", "val"):
-        artifacts.save_arrays(
-            folder / split, features=rng.normal(size=(300, 12)).astype(np.float32)
-        )
+        z = rng.normal(size=(300, 12)).astype(np.float32)
+        artifacts.save_arrays(folder / split, features=z, logits=z[:, :10])
     text = SMOKE.replace("learning_rate: 1.0e-3", "learning_rate: 1.0e+6").replace(
         "gradient_clip: 5.0", "gradient_clip: 1.0e+9"
     )

@@ -52,6 +52,7 @@ def test_it_says_what_the_pipeline_says(
             "evidence",
             "early_density",
             "density",
+            "density_2",
         }
     assert answer["flagged"].mean() > 0.5  # glyphs
     answer, lenient = guard.predict(test_images), guard.predict(test_images, {"alpha": 0.5})
