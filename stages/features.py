@@ -15,7 +15,9 @@ from mistakes.pipeline.runner import Run, stage
 def main(
     run: Run, classifier: Path, fit: Path, val: Path, cal: Path, test: Path, out: Path
 ) -> None:
-    """Write out/SPLIT/{features,early_1,early_2,...,logits,labels}.npy for each split."""
+    """Write out/SPLIT/{features,early_1,early_2,...,logits,views,labels}.npy for each split; of fit
+    no views, which would cost most, since nothing is fitted on them.
+    """
     section = run.params.features
     splits = (fit, val, cal, test)
     if precomputed.outputs_in(fit):
@@ -24,8 +26,9 @@ def main(
             save_arrays(out / split.name, **features.load(split).arrays(), labels=labels)
         return
     network = models.load(classifier)
-    extractor = Extractor(network, section.layer, section.early, run.device, section.views)
     for split in splits:
+        views = () if split == fit else section.views
+        extractor = Extractor(network, section.layer, section.early, run.device, views)
         images, labels = load_arrays(split, "images", "labels")
         batches = (batch.arrays() for batch in extractor.batches(images, section.batch_size))
         save_batches(out / split.name, len(images), batches)

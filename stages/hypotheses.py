@@ -72,7 +72,8 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
         out / "hypotheses.md",
         f"{families.markdown(rows)}\nNegative controls\n\n{negative_controls.markdown(checked)}",
     )
-    by_hypothesis = rows.groupby("hypothesis") if len(rows) else []
+    main_family = rows[rows["family"] != "former"] if len(rows) else rows
+    by_hypothesis = main_family.groupby("hypothesis") if len(rows) else []
     return {
         f"{name}.{key}": float(value)
         for name, of in by_hypothesis

@@ -1,9 +1,11 @@
 """Score every input once: test, training, adversarial, OOD and corrupted images. Fits nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
 from mistakes.artifacts import load_arrays, load_table, save_csv
 from mistakes.data import features, precomputed
@@ -77,7 +79,10 @@ def main(
     require_successes(test, parts[0])
     drawn = np.random.default_rng(run.params.scores.seed).permutation(len(labels_fit))
     some = np.sort(drawn[: len(labels)])  # as many as in test
-    parts.append(rows("fit", "fit", features.load(fit).take(some), labels_fit[some], some))
+    training = features.load(fit).take(some)
+    if stored.views is not None:  # of training images there is one look: their density is asked for
+        training = replace(training, views=log_softmax(training.logits, axis=1))
+    parts.append(rows("fit", "fit", training, labels_fit[some], some))
     for kind, root in (("adversarial", adversarial), ("shifted", corruptions)):
         for folder in precomputed.folders(root):
             _, origins = load_arrays(folder, "images", "origin")

@@ -189,6 +189,7 @@ class Hypothesis(Section):
         "permutation",
         "permutation_paired",
         "permutation_within_predicted_class",
+        "permutation_matched_on_confidence",
         "permutation_within_confidence_bins",
         "cochran_armitage",
     ]

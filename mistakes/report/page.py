@@ -238,7 +238,9 @@ def _verdict(row: dict[str, Any], alpha: float) -> str:
     round.
     """
     if row["p_holm"] <= alpha:
-        return {"H4": "adds to confidence", "H5": "rises"}.get(row["hypothesis"], "lower density")
+        return {"H4": "adds to confidence", "H5": "rises"}.get(
+            row["hypothesis"][:2], "lower density"
+        )
     return "higher density" if row["a12_high"] < 0.5 else "no evidence"
 
 

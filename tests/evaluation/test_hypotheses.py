@@ -67,6 +67,7 @@ def null_of_h4(rng: np.random.Generator) -> Sample:
         ("permutation_paired", null_of_h2, True),
         ("permutation", null_of_h3, True),
         ("permutation_within_confidence_bins", null_of_h4, True),
+        ("permutation_matched_on_confidence", null_of_h4, True),
         ("cochran_armitage", null_of_h5, True),
     ],
 )
@@ -137,7 +138,11 @@ def confident(rng: np.random.Generator, adds: float) -> Sample:
     return split(failed, rng.normal(size=4000) - 0.7 * logit + adds * failed, np.zeros(4000), msp)
 
 
+@pytest.mark.parametrize(
+    "kind", ["permutation_within_confidence_bins", "permutation_matched_on_confidence"]
+)
 def test_a_noisy_copy_of_the_confidence_adds_nothing_though_it_finds_mistakes(
+    kind: str,
     rng: np.random.Generator,
 ) -> None:
     results = [
@@ -145,7 +150,7 @@ def test_a_noisy_copy_of_the_confidence_adds_nothing_though_it_finds_mistakes(
             "H4",
             "s",
             "f",
-            "permutation_within_confidence_bins",
+            kind,
             confident(rng, 0),
             settings(seed, 99, 50),
         )
@@ -159,12 +164,36 @@ def test_a_noisy_copy_of_the_confidence_adds_nothing_though_it_finds_mistakes(
     assert plain.p == 1 / 200
 
 
-def test_density_that_adds_to_the_confidence_is_found(rng: np.random.Generator) -> None:
+@pytest.mark.slow
+def test_matching_on_confidence_holds_its_level_where_wide_bins_do_not() -> None:
+    """500 true nulls: few errors, which the confidence tells, and a density that follows it."""
+    rng = np.random.default_rng(0)
+
+    def rejected(kind: str, times: int) -> float:
+        draws = [(followed(rng), settings(seed, 199, 10)) for seed in range(times)]
+        p = [hypotheses.TESTS[kind](one, s, rng).p for one, s in draws]
+        return float(np.mean(np.array(p) <= 0.05))
+
+    assert 0.036 <= rejected("permutation_matched_on_confidence", 500) <= 0.066
+    assert rejected("permutation_within_confidence_bins", 100) > 0.1
+
+
+def followed(rng: np.random.Generator) -> Sample:
+    logit = rng.normal(3, 2, 1500)
+    failed = rng.random(1500) > 1 / (1 + np.exp(-logit))
+    msp = -1 / (1 + np.exp(-logit))
+    return split(failed, rng.normal(size=1500) - logit, np.zeros(1500), msp)
+
+
+@pytest.mark.parametrize(
+    "kind", ["permutation_within_confidence_bins", "permutation_matched_on_confidence"]
+)
+def test_density_that_adds_to_the_confidence_is_found(kind: str, rng: np.random.Generator) -> None:
     found = hypotheses.test(
         "H4",
         "s",
         "f",
-        "permutation_within_confidence_bins",
+        kind,
         confident(rng, 0.5),
         settings(0, 199, 50),
     )
@@ -231,6 +260,7 @@ def test_stage_writes_every_row_and_asks_for_training_images(
         ("H3", "noise"),
         ("H4", "test"),
         ("H5", "test"),
+        ("H4_bins", "test"),
     ]
     assert rows[1]["hodges_lehmann"] == pytest.approx(1)
     metrics = json.loads(texts[0]["metrics.json"])
@@ -246,6 +276,7 @@ KINDS = [
     "permutation",
     "permutation_paired",
     "permutation_within_predicted_class",
+    "permutation_matched_on_confidence",
     "permutation_within_confidence_bins",
     "cochran_armitage",
 ]

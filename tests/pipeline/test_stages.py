@@ -1,5 +1,6 @@
 """What stages refuse, and what they leave behind."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,20 @@ def test_missing_parameter_file_and_wrong_arguments(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written(folder: Path) -> None:
     (folder / "data").write_text("a file where a folder should be")
     refused(run(folder, "raw", "data/raw"), "data")
+
+
+def test_no_label_reaches_the_flow(folder: Path, rng: np.random.Generator) -> None:
+    """It is conditioned on what the classifier predicts: other labels give the same bytes."""
+    parts = {split: rng.normal(size=(300, 12)).astype(np.float32) for split in ("fit", "val")}
+    made = []
+    for labels in (np.arange(300) % 10, rng.permutation(300) % 10):
+        for split, z in parts.items():
+            arrays = {"features": z, "logits": z[:, :10].copy(), "labels": labels}
+            artifacts.save_arrays(folder / split, **arrays)
+        assert run(folder, "flow", "fit", "val", "data/flow/smoke").returncode == 0
+        made.append((folder / "data/flow/smoke/flow.safetensors").read_bytes())
+        shutil.rmtree(folder / "data")
+    assert made[0] == made[1]
 
 
 def test_a_diverging_flow_names_the_parameter(folder: Path, rng: np.random.Generator) -> None:
