@@ -36,6 +36,7 @@ def check(
     model: Path,
     paths: list[Path],
     alpha: float | None,
+    fdr: float | None,
     trust: bool,
     skip_corrupt: bool,
     device: str,
@@ -52,7 +53,7 @@ def check(
     if trust:  # an entry point may lie in the folder where one stands, or in the project's
         sys.path[:0] = ["", str(project.find() or "")]
     answer, left_out = predict_files.check(
-        guard_model.load(model, trust, device), paths, alpha, skip_corrupt
+        guard_model.load(model, trust, device), paths, alpha, skip_corrupt, fdr
     )
     print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
     print(
@@ -126,7 +127,9 @@ def ui(port: int) -> None:
     address = (
         mlflow_store.uri() if mlflow_store.uri().startswith("http") else f"http://127.0.0.1:{port}"
     )
-    print(f"open {mlflow_views.address(address, store.experiment)}", flush=True)
+    print(f"open {mlflow_views.address(address, store.experiment)} (table)")
+    compared = mlflow_views.compare_address(address, store.experiment)
+    print(f"or   {compared} (charts of the rows that are not hidden)", flush=True)
     if not mlflow_store.uri().startswith("http"):
         command = [
             sys.executable,
@@ -245,6 +248,10 @@ _ARGUMENTS: dict[Callable[..., None], dict[str, dict[str, Any]]] = {
         "--alpha": {
             "type": float,
             "help": "rate of correct inputs that may be flagged (default: the guard's)",
+        },
+        "--fdr": {
+            "type": float,
+            "help": "judge all inputs together: share of the flagged that may be flagged wrongly",
         },
         "--trust": {
             "action": "store_true",

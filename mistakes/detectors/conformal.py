@@ -3,6 +3,7 @@ calibration inputs.
 """
 
 import numpy as np
+from scipy import stats
 
 from mistakes.artifacts import Array
 from mistakes.errors import ArgumentError
@@ -23,6 +24,24 @@ def p_values(calibration: Array, scores: Array) -> Array:
     ordered = np.sort(calibration)
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
     return (1 + at_least) / (len(ordered) + 1)
+
+
+def discoveries(p: Array, fdr: float) -> Array:
+    """Return which of many inputs are flagged, bool (n,), by Benjamini and Hochberg (1995).
+
+    p : conformal p-values (n,) of one calibration set, which depend on each other in the way that
+    the procedure allows (Bates et al. 2023, Testing for outliers with conformal p-values, theorem
+    2): of the flagged inputs at most a share ``fdr``, on average, is drawn like the calibration
+    inputs. Raises ArgumentError where ``fdr`` is no share.
+
+    Examples
+    --------
+    >>> discoveries(np.array([0.001, 0.02, 0.5, 0.9]), fdr=0.05).tolist()
+    [True, True, False, False]
+    """
+    if not 0 < fdr < 1:
+        raise ArgumentError("fdr", fdr, "more than 0 and less than 1")
+    return np.asarray(stats.false_discovery_control(p, method="bh") <= fdr)
 
 
 def check_attainable(alpha: float, calibration: int, argument: str = "alpha") -> None:

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mistakes.pipeline import snapshot
 from mistakes.pipeline.snapshot import Tree
 
-VIEW = "results"  # the name of the table's view
+VIEW, COMPARE = "results", "compare"  # the names of the views: the table, and charts beside it
 COLUMNS = (
     "attributes.`Created`",
     "metrics.`scores.accuracy_test`",
@@ -31,8 +31,22 @@ COLUMNS = (
     "metrics.`hypotheses.H1.a12`",
     "metrics.`hypotheses.H1.p_holm`",
     "params.`classifier.seed`",
-    "params.`flow.kind`",
+    "params.`flow.condition`",
 )
+CHARTS = {
+    "detection.macro.guard": "guard: macro AUROC",
+    "detection.macro.nll": "log-density: macro AUROC",
+    "detection.macro.best_baseline": "best baseline: macro AUROC",
+    "hypotheses.H1.a12": "H1: A12 of mistakes",
+    "scores.accuracy_test": "test accuracy",
+    "detection.false_alarms": "guard: false alarms",
+}  # a bar for each row
+PARALLEL = (
+    "scores.accuracy_test",
+    "detection.auroc.guard.mistakes",
+    "detection.auroc.guard.adversarial",
+    "detection.auroc.guard.ood",
+)  # the axes of the parallel coordinates
 CONTEXTS = {"fit": "training", "val": "validation", "cal": "calibration", "test": "test"}
 ANSWER = {
     "prediction": "string",
@@ -49,8 +63,28 @@ def address(server: str, experiment: str) -> str:
     return f"{server}/#/experiments/{experiment}/runs?{how}"
 
 
+def compare_address(server: str, experiment: str) -> str:
+    """Return where charts stand beside the rows: those that are not hidden are compared."""
+    return address(server, experiment).replace(VIEW, f"{COMPARE}&compareRunsMode=CHART")
+
+
+def _charts() -> dict[str, Any]:
+    """Return the charts of the view COMPARE, in the form of MLflow's UI."""
+    common = {"metricSectionId": "results", "runsCountToCompare": 10, "deleted": False}
+    common["isGenerated"] = False
+    parallel = {"type": "PARALLEL", "uuid": "parallel", "selectedMetrics": PARALLEL}
+    bars = [
+        {"type": "BAR", "uuid": f"bar.{key}", "metricKey": key, "displayName": name}
+        for key, name in CHARTS.items()
+    ]
+    section = {"uuid": "results", "name": "Results", "display": True}
+    section |= dict.fromkeys(("isReordered", "deleted", "isGenerated"), False)
+    charts = [one | common for one in (parallel | {"selectedParams": []}, *bars)]
+    return {"compareRunCharts": charts, "compareRunSections": [section]}
+
+
 def prepare(client: MlflowClient, experiment: str) -> None:
-    """Have MLflow show the experiment as one that trains models, and give it the view VIEW."""
+    """Have MLflow show the experiment as one that trains models, and give it its views."""
     view = {
         "searchFilter": "tags.level = 'pipeline'",
         "orderByKey": "attributes.start_time",
@@ -67,6 +101,7 @@ def prepare(client: MlflowClient, experiment: str) -> None:
     wanted = {
         "mlflow.experimentKind": "custom_model_development",
         f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+        f"mlflow.sharedViewState.{COMPARE}": json.dumps(view | _charts()),
     }
     known = client.get_experiment(experiment).tags
     for key, value in wanted.items():

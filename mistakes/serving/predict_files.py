@@ -8,6 +8,7 @@ import pandas as pd
 
 from mistakes.artifacts import Array
 from mistakes.data import archives, feature_files, pictures
+from mistakes.detectors import conformal
 from mistakes.errors import InputError
 from mistakes.serving.guard_model import Deployed, Form
 
@@ -15,7 +16,11 @@ _AT_ONCE = 1000  # images in memory
 
 
 def check(
-    guard: Deployed, paths: Sequence[Path], alpha: float | None, skip: bool
+    guard: Deployed,
+    paths: Sequence[Path],
+    alpha: float | None,
+    skip: bool,
+    fdr: float | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return a row for each input, file (or file and row) and what Deployed.predict says; and what
     was left out.
@@ -23,9 +28,14 @@ def check(
     paths : image files, and folders that are searched for them, hidden files and other kinds left
     out; where the guard was made for outputs, files or folders of features and logits, as module
     feature_files reads them. alpha : None for that of the guard. skip : leave images out that
-    cannot be read. Raises InputError where a file is missing, corrupt, or not as the guard expects
-    it.
+    cannot be read. fdr : None, or the share of the flagged that may be false, by which all inputs
+    together are judged instead of each at alpha (conformal.discoveries). Raises InputError where a
+    file is missing, corrupt, or not as the guard expects it.
     """
+    if fdr is not None:
+        conformal.discoveries(np.ones(1), fdr)  # refused before anything is computed
+        answer, left_out = check(guard, paths, alpha, skip)
+        return answer.assign(flagged=conformal.discoveries(answer["p"].to_numpy(), fdr)), left_out
     params = {} if alpha is None else {"alpha": alpha}
     if guard.form.shape is None:
         return pd.concat([_given(guard, path, params) for path in paths], ignore_index=True), []

@@ -94,3 +94,7 @@ def test_the_view_has_columns_that_a_row_has(client: MlflowClient, row: Any) -> 
     for column in columns:
         kind, name = column.rstrip("`").split(".`")
         assert kind == "attributes" or name in getattr(row.data, kind), column
+    compared = json.loads(tags[f"mlflow.sharedViewState.{mlflow_views.COMPARE}"])
+    for chart in compared["compareRunCharts"]:
+        assert {*chart.get("selectedMetrics", [chart.get("metricKey")])} <= set(row.data.metrics)
+    assert compared["selectedColumns"] == columns

@@ -13,6 +13,7 @@ from checkouts import Checkout
 from PIL import Image
 
 from mistakes.artifacts import load_table, save_tensors
+from mistakes.detectors import conformal
 from mistakes.errors import InputError
 from mistakes.serving import guard_model, predict_files
 
@@ -174,6 +175,12 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
         f"left out: {tmp_path / 'notes.txt'}",
     ]
 
+    guard = guard_model.load(reproduced.folder / MODEL)
+    together, _ = predict_files.check(guard, [tmp_path], None, skip=False, fdr=0.99)
+    assert together["flagged"].tolist() == (
+        conformal.discoveries(together["p"].to_numpy(), 0.99).tolist()
+    )
+
     (tmp_path / "d.png").write_bytes(b"no image")
     Image.new("L", (40, 30)).save(tmp_path / "e.jpg")
     done = reproduced.run("mistakes", "check", str(MODEL), str(tmp_path), "--skip-corrupt")
@@ -192,6 +199,7 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
         ([str(MODEL), str(tmp_path / "e.jpg")], "e.jpg: size is 40 x 30, expected"),
         (["nowhere", str(tmp_path / "a.png")], "nowhere/form.json: file is 'missing'"),
         ([str(MODEL), str(tmp_path / "a.png"), "--alpha", "0"], "alpha is 0.0"),
+        ([str(MODEL), str(tmp_path / "a.png"), "--fdr", "1"], "fdr is 1.0"),
     ):
         done = reproduced.run("mistakes", "check", *arguments, check=False)
         assert done.returncode == 2
