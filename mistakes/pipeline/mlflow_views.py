@@ -70,17 +70,19 @@ def compare_address(server: str, experiment: str) -> str:
 
 def _charts() -> dict[str, Any]:
     """Return the charts of the view COMPARE, in the form of MLflow's UI."""
-    common = {"metricSectionId": "results", "runsCountToCompare": 10, "deleted": False}
-    common["isGenerated"] = False
-    parallel = {"type": "PARALLEL", "uuid": "parallel", "selectedMetrics": PARALLEL}
-    bars = [
+    kept = dict.fromkeys(("deleted", "isGenerated"), False)
+    common = kept | {"metricSectionId": "results", "runsCountToCompare": 10}
+    charts: list[dict[str, Any]] = [
         {"type": "BAR", "uuid": f"bar.{key}", "metricKey": key, "displayName": name}
         for key, name in CHARTS.items()
     ]
-    section = {"uuid": "results", "name": "Results", "display": True}
-    section |= dict.fromkeys(("isReordered", "deleted", "isGenerated"), False)
-    charts = [one | common for one in (parallel | {"selectedParams": []}, *bars)]
-    return {"compareRunCharts": charts, "compareRunSections": [section]}
+    axes = {"selectedMetrics": PARALLEL, "selectedParams": []}
+    charts.insert(0, {"type": "PARALLEL", "uuid": "parallel", **axes})
+    section = kept | {"uuid": "results", "name": "Results", "display": True, "isReordered": False}
+    return {
+        "compareRunCharts": [one | common for one in charts],
+        "compareRunSections": [section],
+    }
 
 
 def prepare(client: MlflowClient, experiment: str) -> None:
