@@ -68,7 +68,7 @@ class Guard(nn.Module):
     shares: Tensor
 
     def __init__(
-        self, widths: Sequence[int], hidden: int, classes: int, densities: int = 1
+        self, widths: Sequence[int], hidden: int, classes: int, densities: int
     ) -> None:
         """Make an unfitted guard, of equal shares, for early features (n, m_i) of ``widths`` m_i,
         ``classes`` predicted classes and so many ``densities``.
@@ -275,8 +275,8 @@ def _learn(guard: Guard, x: Tensor, predicted: Tensor, s: Settings) -> None:
 
 def save(guard: Guard, path: Path) -> None:
     """Write the fitted guard to one file."""
-    form = {"widths": guard.widths, "hidden": guard.hidden, "classes": guard.classes}
-    form["densities"] = guard.densities
+    keys = ("widths", "hidden", "classes", "densities")
+    form = {key: getattr(guard, key) for key in keys}
     save_tensors(path, guard.state_dict(), form)
 
 
