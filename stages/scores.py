@@ -30,6 +30,22 @@ def require_successes(path: Path, test: pd.DataFrame) -> None:
         )
 
 
+def some_of(
+    fit: Path, test: features.Batch, seed: int
+) -> tuple[features.Batch, np.ndarray, np.ndarray]:
+    """Return outputs, labels and indices of as many images of fit as there are in test.
+
+    Where test has views these have one look: training images are asked for their density alone.
+    """
+    (labels,) = load_arrays(fit, "labels")
+    drawn = np.random.default_rng(seed).permutation(len(labels))
+    some = np.sort(drawn[: len(test.logits)])
+    batch = features.load(fit).take(some)
+    if test.views is not None:
+        batch = replace(batch, views=log_softmax(batch.logits, axis=1))
+    return batch, labels[some], some
+
+
 @stage
 def main(
     run: Run,
@@ -70,19 +86,10 @@ def main(
         }
         return pd.DataFrame(known | scoring.outcome(batch.logits, labels) | seen | found | p)
 
-    stored, (labels,), (labels_fit,) = (
-        features.load(test),
-        load_arrays(test, "labels"),
-        load_arrays(fit, "labels"),
-    )
+    stored, (labels,) = features.load(test), load_arrays(test, "labels")
     parts = [rows("id", "test", stored, labels, np.arange(len(labels)))]
     require_successes(test, parts[0])
-    drawn = np.random.default_rng(run.params.scores.seed).permutation(len(labels_fit))
-    some = np.sort(drawn[: len(labels)])  # as many as in test
-    training = features.load(fit).take(some)
-    if stored.views is not None:  # of training images there is one look: their density is asked for
-        training = replace(training, views=log_softmax(training.logits, axis=1))
-    parts.append(rows("fit", "fit", training, labels_fit[some], some))
+    parts.append(rows("fit", "fit", *some_of(fit, stored, run.params.scores.seed)))
     for kind, root in (("adversarial", adversarial), ("shifted", corruptions)):
         for folder in precomputed.folders(root):
             _, origins = load_arrays(folder, "images", "origin")

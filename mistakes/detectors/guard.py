@@ -67,9 +67,7 @@ class Guard(nn.Module):
     scale: Tensor
     shares: Tensor
 
-    def __init__(
-        self, widths: Sequence[int], hidden: int, classes: int, densities: int
-    ) -> None:
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, densities: int) -> None:
         """Make an unfitted guard, of equal shares, for early features (n, m_i) of ``widths`` m_i,
         ``classes`` predicted classes and so many ``densities``.
         """

@@ -284,7 +284,7 @@ def test_nothing_that_can_be_evaluated(
     assert "No set has enough failures to be evaluated" in project.page
     assert project.read("detection").keys() == {"false_alarms"}
     assert project.read("detection")["false_alarms"] < 0.5
-    assert len(project.read("hypotheses", "hypotheses.json")) == 3 * mistakes + ood
+    assert len(project.read("hypotheses", "hypotheses.json")) == 4 * mistakes + ood
 
 
 @pytest.mark.slow
