@@ -42,7 +42,8 @@ def test_what_needs_images_is_left_out_and_the_rest_is_shown(guide: Checkout) ->
     page = (data / "report/report.html").read_text()
     for shown in (
         "Over the two causes of failure",
-        "confidence has 90.5 % of α",
+        "The guard's shares of α",
+        "density 2 ",
         "<strong>row ",
         "no adversarial",
     ):
