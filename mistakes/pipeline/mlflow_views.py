@@ -57,15 +57,15 @@ ANSWER = {
 }  # the columns of a guard's answer, and their types to MLflow
 
 
-def address(server: str, experiment: str) -> str:
-    """Return where the table of rows is, with the columns that matter."""
-    how = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+def address(server: str, experiment: str, view: str = VIEW) -> str:
+    """Return where the rows are, as a view shows them: the table with the columns that matter."""
+    how = f"workflowType=machine_learning&viewStateShareKey={view}"
     return f"{server}/#/experiments/{experiment}/runs?{how}"
 
 
 def compare_address(server: str, experiment: str) -> str:
     """Return where charts stand beside the rows: those that are not hidden are compared."""
-    return address(server, experiment).replace(VIEW, f"{COMPARE}&compareRunsMode=CHART")
+    return f"{address(server, experiment, COMPARE)}&compareRunsMode=CHART"
 
 
 def _charts() -> dict[str, Any]:

@@ -98,3 +98,9 @@ def test_the_view_has_columns_that_a_row_has(client: MlflowClient, row: Any) -> 
     for chart in compared["compareRunCharts"]:
         assert {*chart.get("selectedMetrics", [chart.get("metricKey")])} <= set(row.data.metrics)
     assert compared["selectedColumns"] == columns
+
+
+def test_a_server_may_have_the_name_of_a_view() -> None:
+    found = mlflow_views.compare_address("http://results.lab", "7")
+    assert found.startswith("http://results.lab/#/experiments/7/runs?")
+    assert found.endswith("viewStateShareKey=compare&compareRunsMode=CHART")
