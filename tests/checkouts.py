@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from commands import ROOT
+from fork_server import launcher
 
 
 class Checkout:
@@ -26,10 +27,8 @@ class Checkout:
             if not key.startswith(("MLFLOW", "DVC", "GIT_"))
         }
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # sixteen stages compile the code once
-        self.env |= {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "TRACKING_STRICT": "1",
-        }
+        self.plain_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.env |= {"PATH": f"{launcher()}:{self.plain_path}", "TRACKING_STRICT": "1"}
         self.env |= {
             f"GIT_{who}_{what}": "test@example.org"
             for who in ("AUTHOR", "COMMITTER")
@@ -119,9 +118,9 @@ def duplicate(checkout: Checkout, folder: Path, *without: str) -> Checkout:
 
 
 def reproduce(folder: Path) -> Checkout:
-    """Run the smoke pipeline in a clone, and commit its results."""
+    """Run the smoke pipeline in a clone as a user does, and commit its results."""
     checkout = clone(folder)
-    checkout.run("dvc", "repro")
+    checkout.run("dvc", "repro", PATH=checkout.plain_path)
     checkout.run("git", "add", "--all")
     checkout.run("git", "commit", "--quiet", "--message=results")
     return checkout
