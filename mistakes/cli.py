@@ -37,6 +37,7 @@ def check(
     paths: list[Path],
     alpha: float | None,
     fdr: float | None,
+    error: float | None,
     trust: bool,
     skip_corrupt: bool,
     device: str,
@@ -53,7 +54,7 @@ def check(
     if trust:  # an entry point may lie in the folder where one stands, or in the project's
         sys.path[:0] = ["", str(project.find() or "")]
     answer, left_out = predict_files.check(
-        guard_model.load(model, trust, device), paths, alpha, skip_corrupt, fdr
+        guard_model.load(model, trust, device), paths, alpha, skip_corrupt, fdr, error
     )
     print(answer.to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
     print(
@@ -88,14 +89,14 @@ def publish(revisions: list[str]) -> None:
     """
     os.environ.setdefault("TRACKING_STRICT", "1")  # here telling MLflow is the whole point
     from mistakes.pipeline import mlflow_rows, mlflow_store, snapshot
+    from mistakes.report import plots
 
     mlflow_store.ship_pending()
     for revision in revisions or [""]:
         tree = snapshot.GitTree(revision) if revision else snapshot.WorkTree()
         experiment = tree.experiment if isinstance(tree, snapshot.GitTree) else None
-        without_row, lacking = mlflow_rows.complete(
-            tree, {"DVC_EXP_NAME": experiment} if experiment else {}
-        )
+        dvc = {"DVC_EXP_NAME": experiment} if experiment else {}
+        without_row, lacking = mlflow_rows.complete(tree, dvc, plots.figures)
         for sentence in [*without_row, *lacking]:
             print(f"warning: {sentence}", file=sys.stderr)
         if revision and without_row:
@@ -147,9 +148,8 @@ def ui(port: int) -> None:
 def _changed() -> "dict[str, custom.Change]":
     from mistakes.pipeline import custom
 
-    sys.path.insert(
-        0, ""
-    )  # as in the stages: an entry point may lie in the folder where one stands
+    # as in the stages: an entry point may lie in the folder where one stands
+    sys.path.insert(0, "")
     try:
         return custom.changed()
     finally:
@@ -253,6 +253,10 @@ _ARGUMENTS: dict[Callable[..., None], dict[str, dict[str, Any]]] = {
             "type": float,
             "help": "judge all inputs together: share of the flagged that may be flagged wrongly",
         },
+        "--error": {
+            "type": float,
+            "help": "flag what must be left out so that at most this share of the rest is wrong",
+        },
         "--trust": {
             "action": "store_true",
             "help": "run the code that a custom classifier names or holds",
@@ -328,15 +332,13 @@ def main() -> None:
     run = arguments.pop("run")
     try:
         environment.require_system()
-        run(
-            **arguments if run is check else _at_project(arguments)
-        )  # a guard is used outside of projects too
+        # a guard is used outside of projects too
+        run(**arguments if run is check else _at_project(arguments))
     except (InputError, ArgumentError) as error:
         sys.exit(_refuse(str(error)))
     except BrokenPipeError:  # such as: mistakes results | head
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what is left cannot be printed
+        # what is left cannot be printed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         sys.exit(_refuse(f"{error.filename or 'mistakes'}: {error.strerror or error}"))

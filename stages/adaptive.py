@@ -58,8 +58,8 @@ def main(
     declined = ("adaptive", out / "sets", out / "adaptive.csv", adaptive.COLUMNS)
     if precomputed.outputs_in(test):
         return precomputed.decline(*declined)
-    section, device = run.params.adaptive, run.device
-    alpha, level = run.params.detection.alpha, run.params.detection.confidence_level
+    section, device, alpha = run.params.adaptive, run.device, run.params.detection.alpha
+    level, size, seed = run.params.detection.confidence_level, section.batch_size, section.seed
     images, labels = load_arrays(test, "images", "labels")
     model = models.load(classifier).to(device)
     if not models.differentiable(model, images, device):
@@ -69,7 +69,7 @@ def main(
     fitted = scoring.Detectors(density.load(flow), baselines.load(baseline), guards.load(guard))
     detectors, targets = fitted.to(device), fitted.applicable(section.detectors, run.warn)
     calibrated = load_table(calibration)
-    size, seed = section.batch_size, section.seed
+    conformal.check_attainable(alpha, len(calibrated), "detection.alpha")
     drawn = adversarial.initially_correct(model, images, labels, section.images, seed, device, size)
     if not len(origin := np.sort(drawn)):
         raise InputError(classifier, "no test image is classified correctly, so none is attacked")

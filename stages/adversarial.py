@@ -72,13 +72,13 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
             victim, x, y, attack.attack, attack.norm, attack.arguments, seed, device, size
         )
 
-    sound = partial(adversarial.sound, sure=bool(saturated.any()), warn=run.warn)
+    checked = partial(adversarial.checked, sure=bool(saturated.any()), warn=run.warn)
     checks = [("zero_gradients", "all", float(saturated.mean()))]
     origin, made = made_by(sanity.unbounded)
     if (tried := ~np.isin(origin, drawn[flat])).any():
         made = replace(made, success=made.success[tried])
         checks.append(("unbounded", sanity.unbounded.attack, float(made.success.mean())))
-        sound(adversarial.check_unbounded, "adversarial.sanity.unbounded", made, sanity.success)
+        checked(adversarial.check_unbounded, "adversarial.sanity.unbounded", made, sanity.success)
     trials: dict[str, adversarial.Trial] = {}
     attacks: list[dict[str, float | str]] = []
     for name, attack in progress.bar(section.attacks.items(), "attacks"):
@@ -91,8 +91,8 @@ def main(run: Run, test: Path, classifier: Path, out: Path) -> dict[str, float]:
         save_arrays(out / "sets" / name, **stored, origin=origin)
         attacks.append({"attack": name} | made.summary())
         progress.say(f"adversarial: {name} succeeded on {won.sum()} of {len(origin)}")
-    growth = sound(adversarial.check_growth, trials, sanity.significance)
-    white_box = sound(adversarial.check_black_box, trials, sanity.significance)
+    growth = checked(adversarial.check_growth, trials, sanity.significance)
+    white_box = checked(adversarial.check_black_box, trials, sanity.significance)
     checks += [("growth", pair, value) for pair, value in growth.items()]
     checks += [("white_box_lead", pair, value) for pair, value in white_box.items()]
     return conclude(run, out, attacks, checks)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes.artifacts import load_table, save_csv, save_json
+from mistakes.artifacts import load_csv, load_table, save_csv, save_json
 from mistakes.detectors import conformal
 from mistakes.evaluation import (
     detection,
@@ -18,7 +18,7 @@ from mistakes.pipeline.runner import Run, stage
 
 
 @stage
-def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float]:
+def main(run: Run, table: Path, calibration: Path, acceptance: Path, out: Path) -> dict[str, float]:
     """Write tables and curves, all CSV; what each holds stands with the function that makes it.
 
     And out/summary.json, few enough numbers for a line: what dvc metrics and dvc exp show.
@@ -43,12 +43,15 @@ def main(run: Run, table: Path, calibration: Path, out: Path) -> dict[str, float
             inputs, scores, section.alphas, n_cal, level, calibrated_on_all
         ),
         "flagged": operating_point.flagged(inputs, scores, section.alphas, level),
+        "accepted": operating_point.accepted(
+            inputs, load_csv(acceptance), section.errors, section.delta, level
+        ),
         "undetected": operating_point.undetected(inputs, scores, settings),
         "shift": operating_point.shift(inputs, scores, settings),
         "roc": pd.concat(
             [detection.roc_curves(inputs, score).assign(score=score) for score in headline.SHOWN]
         ),
-        "risk_coverage": detection.risk_coverage(inputs, ("guard", "nll", "msp")),
+        "risk_coverage": detection.risk_coverage(inputs, score_table.COMPARED),
         "histogram": detection.histograms(inputs),
         "deciles": detection.deciles(inputs, level),
     }

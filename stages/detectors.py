@@ -16,16 +16,14 @@ from mistakes.detectors import guard as guards
 from mistakes.errors import InputError
 from mistakes.networks import label_budget
 from mistakes.pipeline.runner import Run, stage
+from mistakes.statistics import acceptance
 
 
 def labels_known(run: Run, truth: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Return the labels of fit that the classifier had, int64 (n,), its predictions for the others.
-
-    A classifier that was trained elsewhere had them all, as far as is known here.
-    """
+    """Return the labels (n,) of fit that the classifier had, and for the others its predictions."""
     if isinstance(run.classifier, classifiers.Untrained):
-        return truth
-    return label_budget.completed(truth, logits, run.classifier.labels, run.classifier.seed)
+        return truth  # trained elsewhere: it had them all, as far as is known here
+    return label_budget.fill_in(truth, logits, run.classifier.labels, run.classifier.seed)
 
 
 def fit_baselines(
@@ -59,7 +57,7 @@ def fit_guard(
     not. right : bool (n,), which inputs of val count as correctly classified.
     """
     section = run.params.detectors.guard
-    densities = density.evaluate(flow.log_joints_at, validation.features, validation.predicted)
+    densities = density.log_joints(flow, validation)
     settings = guards.Settings(**section.model_dump(exclude={"shares", "budget"}))
     guard = guards.fit(training, validation.take(right), densities[right], settings, run.device)
     if section.shares != "budget":
@@ -67,9 +65,9 @@ def fit_guard(
         return guard, budget.NOTHING
     surprises = guard.explain(validation, densities)
     shares, curve = budget.chosen(surprises, guard.names, ~right, section.budget)
+    guard.weigh(shares)
     if not len(curve):
         run.warn(budget.UNTOLD.format((~right).sum()))
-    guard.weigh(shares)
     return guard, curve
 
 
@@ -77,9 +75,9 @@ def fit_guard(
 def main(
     run: Run, fit: Path, val: Path, cal: Path, classes: Path, flow: Path, out: Path
 ) -> dict[str, float]:
-    """Write out/{baselines,guard}.safetensors, out/calibration.parquet, a row per image of cal that
-    calibrates, out/shares.csv: the budget's curve, where the guard's shares were chosen by it, and
-    out/applicability.json: why a baseline is left out, and the shares of the guard's parts.
+    """Write out/{baselines,guard}.safetensors, calibration.parquet, a row per image of cal that
+    calibrates, shares.csv, the curve by which the guard's shares were chosen, acceptance.csv, its
+    errors on cal, and applicability.json: why a baseline is left out, and the guard's shares.
     """
     training, validation, calibration = (features.load(part) for part in (fit, val, cal))
     (truth_fit,), (truth_val,), (truth,) = (load_arrays(part, "labels") for part in (fit, val, cal))
@@ -100,10 +98,13 @@ def main(
 
     found = scoring.Detectors(flow_density, fitted, guard).score(calibration)
     table = scoring.table(found, calibration.logits, truth)
+    of_val = guard.score(validation, density.log_joints(flow_density, validation))
+    accepted = acceptance.curve(of_val, found["guard"], ~table["correct"].to_numpy())
+    save_csv(out / "acceptance.csv", accepted)
     calibrating = table[table["correct"] | calibrated_on_all].reset_index(drop=True)
     if not len(calibrating):
-        problem = f"none of {len(table)} images is classified correctly, so nothing calibrates"
-        raise InputError(cal, f"{problem} a score")
+        problem = f"none of {len(table)} images is classified correctly, so none calibrates a score"
+        raise InputError(cal, problem)
     save_table(out / "calibration.parquet", calibrating)
     used = dict(zip(guard.names, guard.shares.tolist(), strict=True))
     save_json(out / "applicability.json", {"baselines": fitted.left_out, "guard_shares": used})

@@ -1,19 +1,35 @@
 """Put a map of the inputs, slices and the costs of alpha on one page that opens in a browser."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pandas as pd
 
 from mistakes.artifacts import Array, load_arrays, load_json, save_csv, save_text
-from mistakes.data import features, precomputed
+from mistakes.data import custom_images, features, precomputed
 from mistakes.evaluation import score_table, slices
 from mistakes.pipeline.runner import Run, stage
 from mistakes.report import explore
 
 
+def tested(raw: Path, data: Path) -> tuple[list[str], pd.DataFrame]:
+    """Return the names of the test inputs, and what is known of them beside their class: of own
+    images the folder below that of the class, and the group.
+    """
+    (indices,) = load_arrays(data / "test", "indices")
+    files = custom_images.files(raw)
+    if files is None:
+        return [f"row {i}" for i in indices], pd.DataFrame()
+    names = files["file"].iloc[indices].tolist()
+    folders = ["/".join(PurePosixPath(name).parent.parts[1:]) for name in names]
+    beside = files.drop(columns=["file", "sha256"]).iloc[indices].reset_index(drop=True)
+    return names, beside.assign(folder=folders)
+
+
 @stage
 def main(
     run: Run,
+    raw: Path,
     data: Path,
     stored: Path,
     scores: Path,
@@ -21,13 +37,15 @@ def main(
     ood: Path,
     out: Path,
 ) -> None:
-    """Write out/explore.html, with every classifier of params.yaml, and out/NAME_slices.csv.
+    """Write out/explore.html, with every classifier of params.yaml, out/NAME_slices.csv, and
+    out/NAME_members.csv: which inputs are in which slice, by their files where there are files.
 
     Clusters are those of the mistakes on val; test inputs are looked up in them.
     """
     section, alpha = run.params.explore, run.params.detection.alpha
     level = run.params.detection.confidence_level
     names = load_json(data / "classes.json")
+    inputs, beside = tested(raw, data)
     has_images = not precomputed.outputs_in(data / "test")
     explored = []
     for name in run.params.classifiers:
@@ -41,6 +59,7 @@ def main(
         found += slices.of_clusters(
             mistakes, z["test"].features, clusters=section.clusters, seed=section.seed
         )
+        found += slices.of_columns(beside)
         rows = slices.table(
             found,
             correct=test["correct"].to_numpy(),
@@ -49,6 +68,7 @@ def main(
             confidence_level=level,
         )
         save_csv(out / f"{name}_slices.csv", rows)
+        save_csv(out / f"{name}_members.csv", slices.members(found, test, inputs))
         asked = np.flatnonzero(flagged)
         near = slices.nearest(z["fit"].features, z["test"].features[asked], section.neighbours)
 

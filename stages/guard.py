@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mistakes.artifacts import load_arrays, load_json, load_table
+from mistakes.artifacts import load_arrays, load_csv, load_json, load_table
 from mistakes.data import precomputed
 from mistakes.detectors import conformal
 from mistakes.pipeline.runner import Run, stage
@@ -18,6 +18,7 @@ def main(
     flow: Path,
     guard: Path,
     calibration: Path,
+    acceptance: Path,
     out: Path,
 ) -> dict[str, float]:
     """Write out/model/, which module guard_model and MLflow load. Of val only the shape of the
@@ -37,10 +38,11 @@ def main(
         getattr(run.params.raw, "size", None),
         **run.params.features.model_dump(),
         alpha=alpha,
+        delta=run.params.detection.delta,
         calibration=run.params.detectors.calibration,
     )
     files = dict(zip(guard_model.FILES, (classifier, flow, guard), strict=True))
-    guard_model.save(out / "model", files, scores, form)
+    guard_model.save(out / "model", files, scores, load_csv(acceptance), form)
     return {"n_calibrating": len(scores), "smallest_p": 1 / (len(scores) + 1)}
 
 

@@ -40,7 +40,7 @@ def main(run: Run, scores: Path, out: Path) -> dict[str, float]:
         table[(table["origin"] == "id") & ~table["correct"]],
     )
     train = table[(table["origin"] == "fit") & table["correct"]]
-    if len(successes) < hypotheses.LEAST or "fit" not in set(table["origin"]):
+    if len(successes) < hypotheses.MIN_MEMBERS or "fit" not in set(table["origin"]):
         found = ", ".join(table["origin"].unique())
         raise InputError(
             scores, "column origin", found, "correctly classified images of id, and images of fit"

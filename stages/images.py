@@ -4,8 +4,8 @@ themselves.
 
 from pathlib import Path
 
-from mistakes.artifacts import load_csv, load_json, save_arrays, save_json
-from mistakes.data import datasets, duplicates, splitting
+from mistakes.artifacts import load_json, save_arrays, save_json
+from mistakes.data import custom_images, datasets, duplicates, splitting
 from mistakes.data.datasets import Labelled
 from mistakes.pipeline.runner import Run, stage
 
@@ -37,17 +37,14 @@ def main(run: Run, raw: Path, out: Path) -> dict[str, int]:
     }
 
 
-def _twice(raw: Path, description: dict[str, list[str]], parts: dict[str, Labelled]) -> list[str]:
+def _twice(raw: Path, description: dict[str, object], parts: dict[str, Labelled]) -> list[str]:
     """Look for duplicates in own data; published ones are taken as they were published."""
     if "parts" not in description:
         return []
-    tables = [
-        load_csv(raw / part / "files.csv")
-        for part in description["parts"]
-        if "arrays" not in description
-    ]
-    files = [file for table in tables for file in table["file"]]
-    return duplicates.between(parts, lambda index: files[index] if files else f"row {index}")
+    table = custom_images.files(raw)
+    return duplicates.between(
+        parts, lambda index: f"row {index}" if table is None else table["file"][index]
+    )
 
 
 if __name__ == "__main__":

@@ -11,21 +11,6 @@ from mistakes.evaluation.detection import Settings
 from mistakes.pipeline.runner import Run, stage
 from mistakes.report import page
 
-TABLES = (
-    "detection",
-    "macro",
-    "heat",
-    "differences",
-    "mixtures",
-    "false_alarms",
-    "flagged",
-    "undetected",
-    "shift",
-    "roc",
-    "histogram",
-    "deciles",
-)
-
 
 def compared(
     evidence: list[page.Evidence], together: list[tuple[str, ...]], run: Run
@@ -81,7 +66,7 @@ def main(
             load_json(hypotheses / name / "hypotheses.json"),
             load_json(hypotheses / name / "controls.json"),
             load_csv(adaptive / name / "adaptive.csv"),
-            {table: load_csv(detection / name / f"{table}.csv") for table in TABLES},
+            {table: load_csv(detection / name / f"{table}.csv") for table in page.TABLES},
             [
                 sentence
                 for folder in stages

@@ -20,9 +20,9 @@ from mistakes.pipeline.runner import Run, stage
 def require_successes(path: Path, test: pd.DataFrame) -> None:
     """Refuse test images of which too few are classified correctly to compare failures with."""
     right = int(test["correct"].sum())
-    if right < score_table.LEAST:
+    if right < score_table.MIN_FAILURES:
         least = (
-            f"at least {score_table.LEAST}, which failures are compared with"
+            f"at least {score_table.MIN_FAILURES}, which failures are compared with"
             " (labels in the order of the logits?)"
         )
         raise InputError(

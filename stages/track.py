@@ -9,7 +9,7 @@ from pathlib import Path
 from mistakes.pipeline import custom, mlflow_rows, mlflow_store
 from mistakes.pipeline.runner import Run, stage
 from mistakes.pipeline.snapshot import WorkTree
-from mistakes.report import markdown
+from mistakes.report import markdown, plots
 
 
 @stage
@@ -23,7 +23,7 @@ def main(run: Run) -> None:
         for key in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
         if os.environ.get(key)
     }
-    without_row, lacking = mlflow_rows.complete(WorkTree(), dvc)
+    without_row, lacking = mlflow_rows.complete(WorkTree(), dvc, plots.figures)
     for sentence in [
         *without_row,
         *lacking,

@@ -26,16 +26,13 @@ from mistakes.detectors import conformal
 from mistakes.errors import ArgumentError, InputError
 from mistakes.networks.extraction import Extractor
 
-Target = Callable[
-    [Tensor], tuple[Tensor, Tensor]
-]  # images (n, c, h, w) in [0, 1] to logits (n, k) and score (n,)
+# images (n, c, h, w) in [0, 1] to logits (n, k) and score (n,)
+Target = Callable[[Tensor], tuple[Tensor, Tensor]]
 BEYOND = 0.1  # the attacker aims this far past both boundaries, in the units of ``_gain``
-SIGNIFICANCE = (
-    0.01  # of the exact test that plain PGD evades a detector more often than the attack on it does
-)
-FIRST_STEP = (
-    0.25  # of eps; the t-th step is 1 / sqrt(1 + t / 4) of it, whatever the number of steps
-)
+# of the exact test that plain PGD evades a detector more often than the attack on it does
+SIGNIFICANCE = 0.01
+# of eps; the t-th step is 1 / sqrt(1 + t / 4) of it, whatever the number of steps
+FIRST_STEP = 0.25
 
 
 @dataclass(frozen=True)
@@ -44,12 +41,10 @@ class Settings:
 
     eps: float  # L-inf, in [0, 1] pixel units
     steps: int  # of each descent
-    lambdas: Sequence[
-        float
-    ]  # weights of the detector beside the classifier, one descent each; 0 ignores the detector
-    restarts: (
-        int  # descents for each lambda: the first from the clean image, the others from random ones
-    )
+    # weights of the detector beside the classifier, one descent each; 0 ignores the detector
+    lambdas: Sequence[float]
+    # descents for each lambda: the first from the clean image, the others from random ones
+    restarts: int
     batch_size: int
     seed: int
 
@@ -71,14 +66,14 @@ def threshold(calibration: Array, alpha: float) -> float:
     """Return the t for which ``score > t`` is ``conformal p-value <= alpha``, from the scores (n,)
     of calibration.
 
-    Raises InputError where no p-value can reach alpha, so that every attack would go undetected.
+    Raises ArgumentError where no p-value can reach alpha, so that every attack would go undetected.
 
     Examples
     --------
     >>> threshold(np.arange(99.0), 0.05)
     94.0
     """
-    conformal.check_attainable(alpha, len(calibration), "detection.alpha")
+    conformal.check_attainable(alpha, len(calibration))
     return float(calibration[conformal.p_values(calibration, calibration) > alpha].max())
 
 
@@ -103,12 +98,14 @@ def target(
     """Return the differentiable composition of classifier, features and a score of module scoring.
 
     saturated : the cross-entropy has no gradient somewhere, so the logits to be changed are those
-    of saturation.led.
+    of saturation.limit_lead.
     """
 
     def compose(x: Tensor) -> tuple[Tensor, Tensor]:
         outputs = extractor.tensors(x)
-        return saturation.led(outputs.logits) if saturated else outputs.logits, score(outputs)
+        return saturation.limit_lead(outputs.logits) if saturated else outputs.logits, score(
+            outputs
+        )
 
     return compose
 
@@ -147,6 +144,7 @@ def attack(
     )
 
 
+# those of ``rows``
 COLUMNS = (
     "target",
     "eps",
@@ -157,7 +155,7 @@ COLUMNS = (
     "rate",
     "low",
     "high",
-)  # of ``rows``
+)
 
 
 def rows(
@@ -170,8 +168,8 @@ def rows(
     exact interval.
 
     judged : of each target, success (n,) and the p-values (n,) of every score; the target ``none``
-    is an attack that knows no detector. Raises InputError where an attack on a detector evades it
-    significantly less than that one does.
+    is an attack that knows no detector. Raises ArgumentError where an attack on a detector evades
+    it significantly less than that one does.
     """
     found = []
     for target, (success, p_of) in judged.items():
@@ -237,9 +235,8 @@ class _Search:
             margins = [
                 self._margin(model(x)[0], y) for _, x, y in self._batches(np.arange(len(images)))
             ]
-        self._margin_unit = float(
-            -torch.cat(margins).median()
-        )  # of clean images, which are classified as their labels
+        # of clean images, which are classified as their labels
+        self._margin_unit = float(-torch.cat(margins).median())
 
     def _batches(self, rows: Array) -> list[tuple[Array, Tensor, Tensor]]:
         size = self._settings.batch_size

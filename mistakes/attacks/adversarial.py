@@ -105,7 +105,7 @@ def run(
     attack, arguments : a class of advertorch.attacks and its keyword arguments, in [0, 1] pixel
     units; a targeted one aims at another class that ``seed`` draws for each image. norm : ``linf``
     or ``l2``, in which the stored image stays within ``eps`` of the clean one also after rounding.
-    Raises InputError for an attack or an argument that advertorch does not know.
+    Raises ArgumentError for an attack or an argument that advertorch does not know.
     """
     torch.manual_seed(seed)
     adversary = adversaries.build(model, attack, arguments)
@@ -171,9 +171,8 @@ def _store(clean: Array, exact: Array, norm: str, eps: float | None) -> Array:
     if norm == "linf" and eps is not None:
         reach = grey_levels(eps)
         stored = np.clip(stored, clean.astype(np.int16) - reach, clean.astype(np.int16) + reach)
-    if (
-        norm == "l2" and eps is not None
-    ):  # where rounding leads out of the ball, round towards the clean image
+    # where rounding leads out of the ball, round towards the clean image
+    if norm == "l2" and eps is not None:
         outside = np.linalg.norm(_change(stored, clean), axis=1) > eps
         inwards = clean + np.trunc((exact * 255).clip(0, 255) - clean)
         stored[outside] = inwards[outside].astype(np.int16)
@@ -207,7 +206,7 @@ def _change(stored: Array, clean: Array) -> Array:
     return (stored.astype(np.float32) - clean).reshape(len(clean), -1) / 255
 
 
-def sound(
+def checked(
     check: Callable[..., Any], *arguments: Any, sure: bool, warn: Callable[[str], None]
 ) -> Any:
     """Return what a check of ``arguments`` returns; of a classifier that is too sure a violation is
@@ -228,7 +227,7 @@ def sound(
 def check_unbounded(name: str, made: Attacked, least: float) -> float:
     """Return the success rate of an attack with an eps at which every image can be made any other.
 
-    Raises InputError where it is below ``least``: such an attack is broken, not resisted.
+    Raises ArgumentError where it is below ``least``: such an attack is broken, not resisted.
     """
     rate = float(made.success.mean())
     if rate < least:
@@ -264,7 +263,7 @@ def check_growth(trials: Mapping[str, Trial], significance: float) -> dict[str, 
     """Return, for each pair of one attack at two eps, ``SMALL.LARGE``: how much the success rate
     grows.
 
-    Raises InputError where the larger eps succeeds significantly less often.
+    Raises ArgumentError where the larger eps succeeds significantly less often.
     """
     found = {}
     for (small, a), (large, b) in combinations(
@@ -292,8 +291,8 @@ def check_black_box(trials: Mapping[str, Trial], significance: float) -> dict[st
     """Return, for each black-box attack, ``BLACK.WHITE``: how much more the best white-box attack
     of its eps succeeds.
 
-    Raises InputError where that succeeds significantly less often (gradients that mislead: Athalye
-    et al. 2018), and where there is none to compare with.
+    Raises ArgumentError where that succeeds significantly less often (gradients that mislead:
+    Athalye et al. 2018), and where there is none to compare with.
     """
     found = {}
     for name, black in trials.items():
@@ -304,7 +303,7 @@ def check_black_box(trials: Mapping[str, Trial], significance: float) -> dict[st
             for other, white in trials.items()
             if not white.black_box and (white.norm, white.eps) == (black.norm, black.eps)
         }
-        where = f"adversarial.attacks.{name}"
+        where = f"attacks.{name}"
         if not rivals:
             expected = (
                 f"a gradient-based attack with norm {black.norm} and eps {black.eps:g} beside it"

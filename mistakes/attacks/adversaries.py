@@ -1,26 +1,50 @@
-"""Attacks of advertorch by name and arguments, as params.yaml has them: checked before there is
-anything to attack.
+"""Attacks by name and arguments, as params.yaml has them: checked before there is anything to
+attack.
+
+They are the classes of advertorch.attacks, and those in ATTACKS, which are made like them:
+``__init__(predict, ...)`` with the arguments that params.yaml may give, ``num_classes`` where it
+wants to know, and ``perturb(x, y)`` from images (n, c, h, w) in [0, 1] to such images.
 """
 
 import inspect
 import re
+import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from mistakes.detectors.compat import advertorch_attacks
 from mistakes.errors import ArgumentError
 
+ATTACKS: dict[str, Any] = {}  # attacks of one's own, by the name that params.yaml gives
 
-def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.attacks") -> None:
-    """Raise InputError, naming ``key``, where advertorch has no such attack, or it takes other
+
+def known() -> dict[str, Any]:
+    """Return every attack by name.
+
+    advertorch 0.2.3 imports ``zero_gradients`` from torch.autograd.gradcheck, which torch dropped
+    in 1.9; this puts it back first. (The attribute torch.autograd.gradcheck is a function of that
+    name, the module is in sys.modules.)
+    """
+
+    def zero_gradients(x: Any) -> None:
+        if x.grad is not None:
+            x.grad.detach_().zero_()
+
+    module = sys.modules["torch.autograd.gradcheck"]
+    if not hasattr(module, "zero_gradients"):
+        module.zero_gradients = zero_gradients  # type: ignore[attr-defined]
+    import advertorch.attacks
+
+    return vars(advertorch.attacks) | ATTACKS
+
+
+def check(attack: str, arguments: Mapping[str, float], key: str = "attacks") -> None:
+    """Raise ArgumentError, naming ``key``, where there is no such attack, or it takes other
     arguments.
     """
-    kinds: dict[str, Any] = {
-        k: v for k, v in vars(advertorch_attacks()).items() if hasattr(v, "perturb")
-    }
+    kinds = {name: kind for name, kind in known().items() if hasattr(kind, "perturb")}
     signatures = {
         name: inspect.signature(kind).parameters
         for name, kind in kinds.items()
@@ -30,8 +54,8 @@ def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.a
         name: takes for name, takes in signatures.items() if "base_adversaries" not in takes
     }
     if attack not in signatures:
-        known = ", ".join(sorted(signatures))
-        raise ArgumentError(f"{key}.attack", attack, f"a class of advertorch.attacks: {known}")
+        there = ", ".join(sorted(signatures))
+        raise ArgumentError(f"{key}.attack", attack, f"a class of advertorch.attacks: {there}")
     takes = {
         k: p
         for k, p in signatures[attack].items()
@@ -63,19 +87,19 @@ def check(attack: str, arguments: Mapping[str, float], key: str = "adversarial.a
 
 
 def build(model: Any, attack: str, arguments: Mapping[str, float]) -> Any:
-    """Return the attack on ``model``. Raises InputError where there is none, or not with these
+    """Return the attack on ``model``. Raises ArgumentError where there is none, or not with these
     arguments.
     """
     check(attack, arguments)
-    kind = getattr(advertorch_attacks(), attack)
+    kind = known()[attack]
     takes = inspect.signature(kind).parameters
     # advertorch refuses whole numbers where it wants others
     given = {
         k: float(v) if isinstance(takes[k].default, float) else v for k, v in arguments.items()
     }
-    known = {"num_classes": model.classes} if "num_classes" in takes else {}
+    classes = {"num_classes": model.classes} if "num_classes" in takes else {}
     try:
-        return kind(model, **given, **known)
+        return kind(model, **given, **classes)
     except Exception as error:  # code of others, with arguments of the user's
         raise failed(attack, error) from None
 
@@ -89,7 +113,7 @@ def eps(attack: str, arguments: Mapping[str, float]) -> float | None:
     >>> eps("LinfPGDAttack", {"eps": 0.1}), eps("DDNL2Attack", {})
     (0.1, None)
     """
-    takes = inspect.signature(getattr(advertorch_attacks(), attack)).parameters
+    takes = inspect.signature(known()[attack]).parameters
     default = takes["eps"].default if "eps" in takes else None
     return arguments.get("eps", default)
 
@@ -98,6 +122,6 @@ def failed(attack: str, error: Exception) -> ArgumentError:
     """Return the refusal of an attack that raised ``error``, with what its class takes."""
     problem = str(error).strip() or traceback.extract_tb(error.__traceback__)[-1].line or ""
     reason = f"{type(error).__name__}: {problem.splitlines()[0][:200] if problem else ''}"
-    needs = f"{attack}{inspect.signature(getattr(advertorch_attacks(), attack))}"
+    needs = f"{attack}{inspect.signature(known()[attack])}"
     said = f"{attack} fails with these arguments ({reason}); it is {needs}"
     return ArgumentError("attacks", problem=said)

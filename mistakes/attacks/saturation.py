@@ -26,13 +26,13 @@ class Unsaturated(torch.nn.Module):
         self.model, self.classes = model, model.classes
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits, as ``led`` makes them."""
+        """Return logits, as ``limit_lead`` makes them."""
         if x.requires_grad:  # the logarithm of a softmax that is 0 has a gradient that is none
             x.register_hook(lambda gradient: gradient.nan_to_num(0))
-        return led(self.model(x))
+        return limit_lead(self.model(x))
 
 
-def led(logits: Tensor) -> Tensor:
+def limit_lead(logits: Tensor) -> Tensor:
     """Return logits (n, k) of the same predictions, of which the largest leads by LEAD at most.
 
     A softmax that saturates in float32 has no gradient. So the logits of an image whose largest one
@@ -41,7 +41,7 @@ def led(logits: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> led(torch.tensor([[0.0, 1000.0]])).tolist()
+    >>> limit_lead(torch.tensor([[0.0, 1000.0]])).tolist()
     [[0.0, 10.0]]
     """
     largest = logits.detach().topk(2, dim=1).values

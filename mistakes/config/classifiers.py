@@ -88,12 +88,10 @@ class Custom(Untrained):
     std: list[Positive]
     channels: Literal[1, 3]
     size: Count | None
-    output: str | Annotated[int, Field(ge=0)] | None = (
-        None  # which of several are the logits; None: seen by their shape
-    )
-    tokens: Literal["class", "mean", "maps"] | None = (
-        None  # of (n, tokens, channels); None: seen by the modules
-    )
+    # which of several are the logits; None: seen by their shape
+    output: str | Annotated[int, Field(ge=0)] | None = None
+    # of (n, tokens, channels); None: seen by the modules
+    tokens: Literal["class", "mean", "maps"] | None = None
 
 
 class Code(Custom):

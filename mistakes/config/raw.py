@@ -79,9 +79,8 @@ class ImageFolder(Section):
     channels: Literal[1, 3]
     corrupt: Literal["refuse", "skip"]
     classes: Classes | None = None  # null: the names of the folders, sorted
-    groups: str | None = (
-        None  # what must stay in one split: a CSV, or an expression that finds it in CLASS/FILE
-    )
+    # what must stay in one split: a CSV, or an expression that finds it in CLASS/FILE
+    groups: str | None = None
     ood: Ood
 
 

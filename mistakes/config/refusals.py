@@ -8,14 +8,14 @@ from pydantic import ValidationError
 
 from mistakes.errors import InputError
 
-Place = tuple[
-    Any, ...
-]  # keys, and numbers of list entries, from the whole document down to a value
+# keys, and numbers of list entries, from the whole document down to a value
+Place = tuple[Any, ...]
 Errors = list[tuple[Place, dict[str, Any]]]
+# where pydantic's place has the kind of a mapping, such as a data set
 KINDS = {
     "raw": 1,
     "classifiers": 2,
-}  # where pydantic's place has the kind of a mapping, such as a data set
+}
 MOVED = {  # keys of earlier versions
     "guard": "detectors.guard",
     "adaptive.alpha": "detection.alpha",

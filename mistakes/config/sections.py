@@ -19,6 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+# OOD sets that need no download
 DRAWN = (
     "digits",
     "glyphs",
@@ -26,7 +27,7 @@ DRAWN = (
     "gaussian",
     "inverted",
     "patch_shuffled",
-)  # OOD sets that need no download
+)
 
 
 class Section(BaseModel):
@@ -232,6 +233,8 @@ class Detection(Section):
     seed: Seed
     alpha: Share
     alphas: list[Share]
+    errors: list[Share]
+    delta: Share
     mixtures: dict[Name, Annotated[float, Field(ge=0, lt=1)]]
     bootstrap: Count
     confidence_level: Share
@@ -239,9 +242,8 @@ class Detection(Section):
     @field_validator("alphas")
     @classmethod
     def _with_alpha(cls, alphas: list[float], known: ValidationInfo) -> list[float]:
-        alpha = known.data.get(
-            "alpha", alphas[0] if alphas else None
-        )  # an invalid alpha is refused by itself
+        # an invalid alpha is refused by itself
+        alpha = known.data.get("alpha", alphas[0] if alphas else None)
         if alpha not in alphas or len(set(alphas)) < len(alphas):
             raise ValueError("a list that has detection.alpha, and each value once")
         return alphas

@@ -15,9 +15,8 @@ import numpy as np
 from mistakes.artifacts import Array
 from mistakes.errors import InputError
 
-GUESSED = (
-    0.01  # an accuracy is better than guessing where guessing reaches it with a smaller probability
-)
+# an accuracy is better than guessing where guessing reaches it with a smaller probability
+GUESSED = 0.01
 DOUBTFUL = 0.001  # and there is no doubt of it with a smaller one than this
 # of the way from guessing to no error: what a classifier must reach to be told from guessing
 USEFUL = 0.25
@@ -40,9 +39,8 @@ def check(
     n, right = len(labels), int((predicted == labels).sum())
     k = max(len(classes), int(predicted.max()) + 1, int(labels.max()) + 1)
     shares = [np.bincount(numbers, minlength=k) / n for numbers in (predicted, labels)]
-    guessing = float(
-        (shares[0] * shares[1]).sum()
-    )  # right where predictions know nothing of labels
+    # right where predictions know nothing of labels
+    guessing = float((shares[0] * shares[1]).sum())
     as_good = float(binom.sf(right - 1, n, guessing))
     useful = float(binom.cdf(right, n, guessing + USEFUL * (1 - guessing)))
     found = f"{right} of {n} inputs are classified correctly ({_percent(right / n)})"

@@ -11,9 +11,8 @@ from typing import NoReturn
 
 from mistakes.errors import InputError
 
-Entry = tuple[
-    PurePosixPath, Callable[[], bytes] | None
-]  # a file and how to read it, or a folder (None)
+# a file and how to read it, or a folder (None)
+Entry = tuple[PurePosixPath, Callable[[], bytes] | None]
 HIDDEN = {
     "__MACOSX",
     "__pycache__",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mistakes.artifacts import save_arrays, save_csv
+from mistakes.artifacts import load_csv, load_json, save_arrays, save_csv
 from mistakes.data import groups, image_folder
 from mistakes.data.image_folder import Folder
 
@@ -82,6 +82,17 @@ def save_ood(out: Path, path: Path, shape: tuple[int, int, int], corrupt: str) -
     save_arrays(out, images=part.images)
     save_csv(out / "files.csv", table(part))
     return list(part.warnings)
+
+
+def files(raw: Path) -> pd.DataFrame | None:
+    """Return the table of files of all parts, a row for each index of an image; None where stage
+    raw kept no images of files. Columns: file, sha256, and group where there are groups.
+    """
+    description = load_json(raw / "dataset.json")
+    if "parts" not in description or "arrays" in description:
+        return None
+    tables = [load_csv(raw / part / "files.csv") for part in description["parts"]]
+    return pd.concat(tables, ignore_index=True)
 
 
 def table(part: Folder) -> pd.DataFrame:

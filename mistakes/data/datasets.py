@@ -102,7 +102,7 @@ def hold_out(dataset: Dataset, classes: Sequence[int | str]) -> tuple[Dataset, L
 
     The labels that remain are renumbered 0, 1, ... in their order. The images held out are the test
     images of these classes (all their images where the data set has no test set of its own), with
-    their original labels. Raises InputError where a class is unknown or fewer than two would
+    their original labels. Raises ArgumentError where a class is unknown or fewer than two would
     remain.
     """
     names = list(dataset.classes)
@@ -174,7 +174,7 @@ def split(dataset: Dataset, val: int, cal: int, test: int | None, seed: int) -> 
 
     val, cal : how many training images to hold out. test : how many test images; None takes the
     data set's own test set, a number draws from it, or from the training images where there is
-    none. Raises InputError where the data set is too small, or has no test set of its own and
+    none. Raises ArgumentError where the data set is too small, or has no test set of its own and
     ``test`` is None. A split that the data set comes with is taken. Module splitting says how
     groups and rare classes are drawn.
     """

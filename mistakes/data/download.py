@@ -90,9 +90,8 @@ TORCHVISION = {
     "svhn": "SVHN",
 }
 
-Source = tuple[
-    str, Callable[[str, Path], None]
-]  # what it is called, and how it puts file NAME at a path
+# what it is called, and how it puts file NAME at a path
+Source = tuple[str, Callable[[str, Path], None]]
 
 
 def fetch(dataset: str, folder: Path, test_only: bool = False) -> dict[str, dict[str, str]]:
@@ -237,9 +236,8 @@ def _unpack_debian(package: str, to: Path) -> None:
 
     try:
         run("apt-get", "download", package)
-    except (
-        subprocess.CalledProcessError
-    ):  # a machine without package lists: fetch them into a folder of our own
+    # a machine without package lists: fetch them into a folder of our own
+    except subprocess.CalledProcessError:
         own = ("-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={lists}")
         run("apt-get", *own, "update")
         run("apt-get", *own, "download", package)

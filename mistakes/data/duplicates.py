@@ -34,9 +34,8 @@ def between(parts: Mapping[str, Labelled], name: Callable[[int], str]) -> list[s
     """
     seen: dict[bytes, list[tuple[str, int, int]]] = {}
     for split, part in parts.items():
-        labels = (
-            part.labels if split != "novel_classes" else np.full(len(part.labels), -1)
-        )  # numbered otherwise
+        # numbered otherwise
+        labels = part.labels if split != "novel_classes" else np.full(len(part.labels), -1)
         for digest, label, index in zip(digests(part.inputs), labels, part.indices, strict=True):
             seen.setdefault(digest, []).append((split, int(label), int(index)))
     said = []

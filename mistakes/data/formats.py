@@ -51,9 +51,8 @@ CIFAR = {
     ),
 }
 
-Part = tuple[
-    Array, Array, tuple[str, ...]
-]  # images uint8 (n, c, h, w), labels int64 (n,), names of the classes
+# images uint8 (n, c, h, w), labels int64 (n,), names of the classes
+Part = tuple[Array, Array, tuple[str, ...]]
 
 
 def read(dataset: str, folder: Path, part: str) -> Part:

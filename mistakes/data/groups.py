@@ -16,7 +16,7 @@ def of_files(groups: str, files: Mapping[str, Sequence[str]]) -> dict[str, list[
     groups : the path of a CSV with the columns file and group, or a regular expression that is
     searched in the name of each file. The group is what its parentheses match, all of them, or
     where there are none the whole match. files : CLASS/FILE of each image, by part; a CSV may also
-    say PART/CLASS/FILE. Raises InputError where a file has no group.
+    say PART/CLASS/FILE. Raises ArgumentError where a file has no group.
     """
     if groups.lower().endswith(".csv"):
         return _of_table(Path(groups), files)

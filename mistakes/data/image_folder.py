@@ -34,15 +34,13 @@ class Folder:
 
     images: Array
     labels: Array
-    classes: tuple[
-        str, ...
-    ]  # names of the class folders, sorted or as asked for; a label is an index into them
+    # names of the class folders, sorted or as asked for; a label is an index into them
+    classes: tuple[str, ...]
     files: tuple[str, ...]  # CLASS/FILE of each image
     sha256: tuple[str, ...]  # of the bytes of each file
     skipped: tuple[str, ...]  # CLASS/FILE of what could not be read
-    ignored: tuple[
-        str, ...
-    ]  # files that are no images, or lie beside the class folders, and so cannot have a label
+    # files that are no images, or lie beside the class folders, and so cannot have a label
+    ignored: tuple[str, ...]
     warnings: tuple[str, ...]  # sentences about what was left out or is odd
 
 

@@ -15,11 +15,12 @@ from mistakes.data.archives import Entry
 from mistakes.errors import InputError
 
 LAYOUT = "a folder with a folder for each class, or a zip or tar of one"
+# words in the names of splits
 ROLES = {
     "train": r"train(ing)?",
     "val": r"val(id|idation)?|dev",
     "test": r"test(ing)?",
-}  # words in the names of splits
+}
 _GIVE = "give the folder of one split as raw.train and of another as raw.test"
 _NAME = "name them in raw.classes"
 

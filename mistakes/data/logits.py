@@ -12,7 +12,7 @@ from mistakes.artifacts import Array
 from mistakes.errors import InputError
 
 GONE = 104.0  # exp(-104) is 0 in float32: what a probability of 0 is that far below the largest one
-LEAST = 5  # rows, of which no smaller number can look like probabilities by chance
+MIN_ROWS = 5  # rows, of which no smaller number can look like probabilities by chance
 NEAR = 0.01  # relative: probabilities that were stored in half precision or with three digits
 
 
@@ -58,7 +58,7 @@ def _look(columns: Array, where: object) -> list[str]:
     """Raise InputError where rows (n, k) are probabilities, and return a sentence where they may
     be.
     """
-    if len(columns) < LEAST or not columns.min() >= 0:
+    if len(columns) < MIN_ROWS or not columns.min() >= 0:
         return []
     instead = "logits, the values before the softmax, or log-probabilities"
     if columns.shape[1] == 1:

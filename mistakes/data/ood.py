@@ -96,9 +96,8 @@ def _fonts() -> list[Path]:
         )
     folder = Path(specification.origin).parent / "mpl-data" / "fonts" / "ttf"
     found = sorted([*folder.glob("DejaVu*.ttf"), *folder.glob("STIXGeneral*.ttf")])
-    return [
-        font for font in found if "Display" not in font.name
-    ]  # those hold signs of mathematics, and no letters
+    # those hold signs of mathematics, and no letters
+    return [font for font in found if "Display" not in font.name]
 
 
 def _glyphs(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
@@ -143,9 +142,8 @@ def _patch_shuffled(test: Array, count: int, generator: np.random.Generator, pat
             "patch", patch, f"a divisor of {height} and {width}, the size of the images"
         )
     rows, columns = height // patch, width // patch
-    grid = x.reshape(n, channels, rows, patch, columns, patch).transpose(
-        0, 2, 4, 1, 3, 5
-    )  # (n, rows, columns, c, p, p)
+    # (n, rows, columns, c, p, p)
+    grid = x.reshape(n, channels, rows, patch, columns, patch).transpose(0, 2, 4, 1, 3, 5)
     squares = grid.reshape(n, rows * columns, channels, patch, patch)
     order = generator.permuted(np.tile(np.arange(rows * columns), (n, 1)), axis=1)
     moved = squares[np.arange(n)[:, None], order].reshape(n, rows, columns, channels, patch, patch)

@@ -16,6 +16,7 @@ from mistakes.artifacts import Array
 from mistakes.data import archives
 from mistakes.errors import InputError
 
+# Pillow knows more; some of them start other programs
 FORMATS = (
     "BMP",
     "GIF",
@@ -24,7 +25,7 @@ FORMATS = (
     "PPM",
     "TIFF",
     "WEBP",
-)  # Pillow knows more; some of them start other programs
+)
 READ = {
     ".apng",
     ".bmp",
@@ -56,9 +57,8 @@ _UNREAD = {
     ".svg",
     ".tga",
 }
-SUFFIXES = (
-    READ | _UNREAD
-)  # in lower case, of files that are images, and so are never left out without need
+# in lower case, of files that are images, and so are never left out without need
+SUFFIXES = READ | _UNREAD
 
 
 def named_as_image(name: PurePath) -> bool | None:
@@ -110,10 +110,11 @@ def _of_8_bits(upright: Image.Image, file: Image.Image) -> Image.Image:
     """Scale grey values of 16 bits, which Pillow would cut off at 255."""
     if not upright.mode.startswith(("I", "F")):
         return upright
+    # Pillow keeps 16 bits of those in 32
     if not upright.mode.startswith("I;16") and file.format not in {
         "PNG",
         "PPM",
-    }:  # Pillow keeps 16 bits of those in 32
+    }:
         raise ValueError("32 bits a channel, of unknown scale")
     bits = 16
     if file.format == "TIFF":

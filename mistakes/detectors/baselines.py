@@ -4,6 +4,7 @@ A baseline that does not apply to the features, the logits or the number of imag
 the reason.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +19,25 @@ from mistakes.detectors.detector import Data, Detector, InapplicableError, Setti
 from mistakes.detectors.feature_based import (
     GMM,
     KNN,
+    LID,
     ClassGaussians,
     Mahalanobis,
+    NNGuide,
     RelativeMahalanobis,
+    TrustScore,
     ViM,
 )
-from mistakes.detectors.logit_based import GEN, Energy, Entropy, MaxLogit, MaxSoftmax
-from mistakes.errors import InputError
+from mistakes.detectors.last_layer import ASH, FDBD, SCALE, ReAct
+from mistakes.detectors.logit_based import (
+    GEN,
+    SIRC,
+    Doctor,
+    Energy,
+    Entropy,
+    MaxLogit,
+    MaxSoftmax,
+)
+from mistakes.errors import ArgumentError, InputError
 
 DETECTORS: dict[str, type[Detector]] = {
     "msp": MaxSoftmax,
@@ -38,6 +51,15 @@ DETECTORS: dict[str, type[Detector]] = {
     "gmm": GMM,
     "knn": KNN,
     "vim": ViM,
+    "doctor": Doctor,
+    "sirc": SIRC,
+    "nnguide": NNGuide,
+    "fdbd": FDBD,
+    "react": ReAct,
+    "ash": ASH,
+    "scale": SCALE,
+    "trust_score": TrustScore,
+    "lid": LID,
 }
 NAMES = tuple(DETECTORS)
 _ROWS = 1000  # scored at once
@@ -120,6 +142,9 @@ def _data(features: Array, logits: Array, labels: Array, device: torch.device) -
 
 
 def _wanted(settings: Settings) -> list[str]:
+    for name in DETECTORS:  # they are columns of the score table, and keys of the file
+        if not re.fullmatch("(?!p_)[a-z][a-z0-9_]*", name):
+            raise ArgumentError("DETECTORS", name, "small letters, digits and _, and no p_ first")
     return [name for name in NAMES if name != "vim" or settings.vim_share is not None]
 
 

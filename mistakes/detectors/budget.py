@@ -17,10 +17,10 @@ from mistakes.artifacts import Array
 
 SHARES = (0.001, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 UNSEEN = 0.1  # s where val has too few mistakes to tell
-LEAST = 10  # mistakes of val that tell
+MIN_MISTAKES = 10  # mistakes of val that tell
 NOTHING = pd.DataFrame({name: [] for name in ("base", "share", "auroc", "chosen")})  # no curve
 UNTOLD = (
-    f"val shows {{}} mistakes, fewer than {LEAST}, so they do not choose the guard's shares"
+    f"val shows {{}} mistakes, fewer than {MIN_MISTAKES}, so they do not choose the guard's shares"
     f" (detectors.guard.shares: budget): attacks and foreign inputs get {UNSEEN:.0%}"
 )
 
@@ -29,7 +29,7 @@ def chosen(
     surprises: Array, names: Sequence[str], wrong: Array, fall: float
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Return the share of each part, and the curve that chose them: ``curve`` with ``choose``'s
-    column, or NOTHING where fewer than LEAST inputs are ``wrong``.
+    column, or NOTHING where fewer than MIN_MISTAKES inputs are ``wrong``.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def chosen(
     >>> found, len(points)
     ({'confidence': 0.9, 'density': 0.1}, 0)
     """
-    if wrong.sum() < LEAST:
+    if wrong.sum() < MIN_MISTAKES:
         base = [name for name in ("confidence", "probe") if name in names]
         return shares(names, base, UNSEEN), NOTHING
     points = choose(curve(surprises, names, wrong), fall)

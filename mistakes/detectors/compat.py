@@ -1,10 +1,9 @@
-"""Old libraries beside a current torch: the two places where they need help, and nothing else."""
+"""nflows without matplotlib, which it imports and does not need."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
 
 
 @contextmanager
@@ -25,23 +24,3 @@ def without_pyplot() -> Iterator[None]:
         yield
     finally:
         del sys.modules["matplotlib"], sys.modules["matplotlib.pyplot"]
-
-
-def advertorch_attacks() -> ModuleType:
-    """Return advertorch.attacks.
-
-    advertorch 0.2.3 imports ``zero_gradients`` from torch.autograd.gradcheck, which torch dropped
-    in 1.9; this puts it back first. (The attribute torch.autograd.gradcheck is a function of that
-    name, the module is in sys.modules.)
-    """
-
-    def zero_gradients(x: Any) -> None:
-        if x.grad is not None:
-            x.grad.detach_().zero_()
-
-    module = sys.modules["torch.autograd.gradcheck"]
-    if not hasattr(module, "zero_gradients"):
-        module.zero_gradients = zero_gradients  # type: ignore[attr-defined]
-    import advertorch.attacks
-
-    return advertorch.attacks

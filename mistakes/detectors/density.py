@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from mistakes import devices, progress
 from mistakes.artifacts import Array, load_tensors, save_tensors
+from mistakes.data.features import Batch
 from mistakes.detectors import flows, gaussians
 from mistakes.detectors.preprocessing import Preprocessing, refuse_singular
 from mistakes.errors import InputError
@@ -188,9 +189,7 @@ def fit(
     """
     if len(z) < 2 or not len(z_select):
         there = f"{len(z)} to fit the flow to and {len(z_select)} to stop it by"
-        raise InputError(
-            "features", f"too few rows, {there}, expected at least 2 and 1 (images.val, flow.split)"
-        )
+        raise InputError("features", f"too few rows, {there}, expected at least 2 and 1")
     torch.manual_seed(optimisation.seed)
     fit_features, select = torch.as_tensor(z.copy()), torch.as_tensor(z_select.copy()).to(device)
     prepared = Preprocessing.fit(fit_features, transform, components)
@@ -321,6 +320,14 @@ def evaluate(log_prob: Callable[..., Tensor], z: Array, predicted: Array | None 
         features, *classes = inputs(far.numpy())
         found[far] = wide(features.double(), *classes).cpu()
     return found.numpy()
+
+
+def log_joints(density: Density, batch: Batch) -> Array:
+    """Return log p(z, y) of the predicted class y, nats, float64 (n, r), by the density and its
+    others.
+    """
+    found = evaluate(density.log_joints_at, batch.features, batch.predicted)
+    return found.astype(np.float64)
 
 
 @torch.no_grad()

@@ -1,10 +1,16 @@
 """What every baseline is: a module with ``fit`` and ``forward`` that keeps what it learned."""
 
+import functools
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
+# in variance, relative to the largest: directions with less do not vary; float32 resolves 1e-14
+VARIES = 1e-10
+# residual of logits in features, relative to the logits' spread, up to which they count as linear
+LINEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,25 @@ class Data:
     z: Tensor
     f: Tensor
     labels: Tensor
+
+    @functools.cached_property
+    def last_layer(self) -> tuple[Tensor, Tensor]:
+        """Weight (k, d) and bias (k,) of the layer that makes logits of features.
+
+        Recovered from what it did, logits = W z + b, by least squares of least norm. That is exact
+        in the directions in which the features vary; in the others W is 0. Raises InapplicableError
+        where the logits are not linear in the features, so that there is no such W.
+        """
+        mean, centre = self.z.mean(0), self.f.mean(0)
+        left, right = (self.z - mean).cpu(), (self.f - centre).cpu()  # gelsd is for the CPU only
+        solved = torch.linalg.lstsq(left, right, rcond=VARIES**0.5, driver="gelsd").solution
+        misfit = (left @ solved - right).square().mean().sqrt() / right.std()
+        if not misfit <= LINEAR:  # or it is NaN, for the logits are constant
+            raise InapplicableError(
+                "the logits are not linear in the features of this features.layer"
+            )
+        weight = solved.T.to(self.z.device)
+        return weight, centre - weight @ mean
 
 
 class InapplicableError(ValueError):

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mistakes.detectors.detector import InapplicableError, State
+from mistakes.detectors.detector import VARIES, InapplicableError, State
 
-VARIES = 1e-10  # in variance; float32 features resolve about 1e-14
 RESOLVED = 1e-14  # of the mean square of features: less variance is float32's own
 FEW = 5  # samples of a class up to which, this not included, it has no covariance of its own
 SHOWN = 10  # classes that a sentence names
@@ -136,11 +135,9 @@ def mixture(z: Tensor, components: int, principal: int, seed: int) -> State:
     whitening = _whitening(z - z.mean(0), z)
     if principal > whitening.shape[1]:
         varying = f"{whitening.shape[1]} directions of the features vary"
-        raise InapplicableError(f"detectors.gmm_principal is {principal}, and {varying}")
+        raise InapplicableError(f"gmm_principal is {principal}, and {varying}")
     if components > len(z):
-        raise InapplicableError(
-            f"detectors.gmm_components is {components}, and fit has {len(z)} images"
-        )
+        raise InapplicableError(f"gmm_components is {components}, and fit has {len(z)} images")
     whitening = whitening[:, :principal]
     y, centre = (z - z.mean(0)) @ whitening, z.mean(0) @ whitening
     mixed = GaussianMixture(components, reg_covar=RIDGE, init_params="k-means++", random_state=seed)
@@ -232,9 +229,8 @@ def _state(whitening: Tensor, means: Tensor, covariances: Tensor, weights: Tenso
     lower = torch.linalg.cholesky(covariances)
     identity = torch.eye(m, dtype=lower.dtype, device=lower.device)
     inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
-    volume = (
-        whitening.norm(dim=0).log().sum()
-    )  # log-determinant of z -> z W, whose columns are orthogonal
+    # log-determinant of z -> z W, whose columns are orthogonal
+    volume = whitening.norm(dim=0).log().sum()
     log_determinants = lower.diagonal(dim1=1, dim2=2).log().sum(1)
     return {
         "factors": whitening @ inverse.mT,

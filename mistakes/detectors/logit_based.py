@@ -1,4 +1,6 @@
-"""Detectors that look at the logits alone. In double precision and with gradients.
+"""Detectors that look at the logits; SIRC at the length of the features too.
+
+In double precision and with gradients.
 
 pytorch-ood has most of them too; importing it costs seconds in every stage, its scores are float32,
 and it clips probabilities at 1e-7, which ties confident inputs. The tests compare these with it.
@@ -6,8 +8,9 @@ and it clips probabilities at 1e-7, which ties confident inputs. The tests compa
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from mistakes.detectors.detector import Data, Detector, Settings
+from mistakes.detectors.detector import Data, Detector, InapplicableError, Settings
 
 
 class MaxSoftmax(Detector):
@@ -63,6 +66,51 @@ class MaxLogit(Detector):
     def forward(self, z: Tensor, f: Tensor) -> Tensor:
         """Return the score (n,)."""
         return -f.amax(1)
+
+
+class Doctor(Detector):
+    """(1 - g) / g, with g = sum_y p(y|x)^2: the odds that a second draw of p differs.
+
+    References
+    ----------
+    Granese et al., "DOCTOR: a simple method for detecting misclassification errors", 2021 (its
+    D_alpha).
+    """
+
+    def forward(self, z: Tensor, f: Tensor) -> Tensor:
+        """Return the score (n,)."""
+        p, log_p = f.softmax(1), f.log_softmax(1)
+        rest = -torch.expm1(log_p)  # 1 - p, of which no digit is lost where p is small
+        largest = log_p.argmax(1, keepdim=True)
+        others = p.scatter(1, largest, 0.0).sum(1, keepdim=True)
+        return (p * rest.scatter(1, largest, others)).sum(1) / p.square().sum(1)
+
+
+class SIRC(Detector):
+    """Softmax information retaining combination: log((1 - max p) (1 + exp(-b (|z|_1 - a)))).
+
+    a lies 3 standard deviations of |z|_1 on fit below its mean, and b is 1 / their size.
+
+    References
+    ----------
+    Xia and Bouganis, "Augmenting softmax information for selective classification with
+    out-of-distribution data", 2022 (MSP and the L1 norm).
+    """
+
+    def fit(self, data: Data, settings: Settings) -> "Detector":
+        """Find a and b. Raises InapplicableError where |z|_1 does not vary."""
+        length = data.z.abs().sum(1)
+        spread = length.std()
+        if not spread > 0:
+            raise InapplicableError("the L1 norm of the features does not vary")
+        return self.keep(a=length.mean() - 3 * spread, b=1 / spread)
+
+    def forward(self, z: Tensor, f: Tensor) -> Tensor:
+        """Return the score (n,)."""
+        log_p = f.log_softmax(1).sort(1, descending=True).values
+        length = z.abs().sum(1)
+        surprise = functional.softplus(-self.state["b"] * (length - self.state["a"]))
+        return log_p[:, 1:].logsumexp(1) + surprise
 
 
 class GEN(Detector):

@@ -29,12 +29,10 @@ class Tail(nn.Module):
     def __init__(self) -> None:
         """Make an unfitted tail; ``fit`` or ``load_state_dict`` fills it."""
         super().__init__()
-        self.register_buffer(
-            "knots", torch.zeros(KNOTS, dtype=torch.double)
-        )  # scores, rising; ties are spread by 1e-9
-        self.register_buffer(
-            "surprises", torch.zeros(KNOTS, dtype=torch.double)
-        )  # -log p at the knots, nats
+        # scores, rising; ties are spread by 1e-9
+        self.register_buffer("knots", torch.zeros(KNOTS, dtype=torch.double))
+        # -log p at the knots, nats
+        self.register_buffer("surprises", torch.zeros(KNOTS, dtype=torch.double))
         self.register_buffer("pareto", torch.ones(2, dtype=torch.double))  # shape and scale
 
     def fit(self, scores: Tensor) -> None:

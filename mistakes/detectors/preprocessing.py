@@ -5,13 +5,11 @@ from torch import Tensor, nn
 
 from mistakes.errors import ArgumentError, InputError
 
-SMALLEST_NORM = (
-    1e-6  # a feature vector of zeros has no direction; it gets this norm, and so a very low density
-)
+# a feature vector of zeros has no direction; it gets this norm, and so a very low density
+SMALLEST_NORM = 1e-6
 RESOLVED = 1e-7  # of a number's size: smaller differences are float32's own
-SINGULAR = (
-    1e-8  # of the largest variance of coordinates: a direction with less depends on the others
-)
+# of the largest variance of coordinates: a direction with less depends on the others
+SINGULAR = 1e-8
 
 
 class Preprocessing(nn.Module):

@@ -47,7 +47,9 @@ class Detectors:
         msp_views : -max_y of the mean probability, where there are views. The rest: module
         baselines. Raises InputError, naming score and row, where one is NaN or infinite.
         """
-        guard, reason = self.guard.combine(self.guard.explain(batch, self.log_densities(batch)))
+        guard, reason = self.guard.combine(
+            self.guard.explain(batch, density.log_joints(self.density, batch))
+        )
         scores = {"guard": guard, **self._of_density(batch)}
         if batch.views is not None:
             scores["msp_views"] = -np.exp(batch.views.max(1).astype(np.float64))
@@ -59,11 +61,6 @@ class Detectors:
                     where, f"{name} of row {row}", float(values[row]), "a finite number"
                 )
         return scores, reason
-
-    def log_densities(self, batch: Batch) -> Array:
-        """Return what the guard is given beside the batch: log p(z, y), float64 (n, densities)."""
-        found = density.evaluate(self.density.log_joints_at, batch.features, batch.predicted)
-        return found.astype(np.float64)
 
     def _of_density(self, batch: Batch) -> dict[str, Array]:
         found = density.evaluate(self.density.log_joint, batch.features)
@@ -97,7 +94,7 @@ class Detectors:
         """Return the score ``name`` as a function of a classifier's outputs, float64 (n,), with its
         gradient.
 
-        Raises InputError for a name that is none of the scores.
+        Raises ArgumentError for a name that is none of the scores.
         """
         flow = self.density
         own: dict[str, Callable[[Outputs], Tensor]] = {

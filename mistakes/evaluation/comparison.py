@@ -13,14 +13,9 @@ import pandas as pd
 
 from mistakes.evaluation import differences, repeated_runs
 from mistakes.evaluation.detection import Settings
+from mistakes.evaluation.score_table import COMPARED
 from mistakes.statistics import intervals
 from mistakes.statistics.resampling import bootstrap_weights
-
-FIXED = (
-    "guard",
-    "nll",
-    "msp",
-)  # compared always; beside them the best baseline of each line
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Line:
     accuracy_low: float
     accuracy_high: float
     best: str  # the baseline of the highest macro AUROC
-    scores: list[dict[str, Any]]  # what seeds.across returns, of FIXED and ``best``
+    scores: list[dict[str, Any]]  # what repeated_runs.across returns, of COMPARED and best
 
 
 @dataclass(frozen=True)
@@ -92,14 +87,13 @@ def _line(
     macros: Mapping[str, pd.DataFrame],
     settings: Settings,
 ) -> Line:
-    everywhere = set.intersection(
-        *(set(macros[name]["score"]) for name in names)
-    )  # one may lack a baseline
+    # one may lack a baseline
+    everywhere = set.intersection(*(set(macros[name]["score"]) for name in names))
     every = pd.concat([macros[name] for name in names])
     every = every[every["score"].isin(everywhere)]
     mean = every.groupby("score", as_index=False)["macro_auroc"].mean()
     best = differences.best_baseline(mean)
-    scores = tuple(dict.fromkeys([*FIXED, best]))
+    scores = tuple(dict.fromkeys([*COMPARED, best]))
     mine = {name: tables[name] for name in names}
     found = repeated_runs.across(mine, scores, settings).to_dict("records")
     return Line(names, *_accuracy(list(mine.values()), settings), best, found)

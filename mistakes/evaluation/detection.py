@@ -35,7 +35,7 @@ class Evaluation:
 
     sets : a row per set and score. Columns: cause, set, score, n, prevalence, and auroc, aupr,
     aupr_success, fpr95, flagged (at alpha), each with _low and _high. macro : a row per score.
-    Columns: score, macro_auroc (mean over the causes) with _low and _high, auroc_SOURCE (mean over
+    Columns: score, macro_auroc (mean over the causes) with _low and _high, auroc_CAUSE (mean over
     the sets of a cause). resampled : of each score, the mean AUROC (bootstrap,) of each cause and
     their mean ``macro``, in the same resamples for all.
     """

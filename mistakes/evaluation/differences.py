@@ -7,17 +7,11 @@ import pandas as pd
 from scipy import stats
 
 from mistakes.evaluation.detection import Evaluation, Settings
-from mistakes.evaluation.score_table import evaluated, successes
+from mistakes.evaluation.score_table import OWN, evaluated, successes
 from mistakes.statistics import intervals
 from mistakes.statistics.delong import delong
 
 COLUMNS = ("cause", "set", "score", "against", "difference", "low", "high", "p")
-DENSITIES = (
-    "nll",
-    "joint",
-    "posterior",
-    "guard",
-)  # scores that begin so are this project's, all others are baselines
 
 
 def best_baseline(macro: pd.DataFrame) -> str:
@@ -30,10 +24,9 @@ def best_baseline(macro: pd.DataFrame) -> str:
     >>> best_baseline(pd.DataFrame(macro))
     'knn'
     """
-    baselines = macro[~macro["score"].str.startswith(DENSITIES)]
-    return str(
-        baselines.loc[baselines["macro_auroc"].fillna(0).idxmax(), "score"]
-    )  # the first where no set is evaluated
+    baselines = macro[~macro["score"].isin(OWN)]
+    # the first where no set is evaluated
+    return str(baselines.loc[baselines["macro_auroc"].fillna(0).idxmax(), "score"])
 
 
 def differences(table: pd.DataFrame, evaluation: Evaluation, settings: Settings) -> pd.DataFrame:

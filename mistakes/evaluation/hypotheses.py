@@ -17,10 +17,9 @@ from mistakes.statistics.resampling import Permuted, stratified_permutation
 from mistakes.statistics.trend import DECILES, cochran_armitage, quantile_bins, rate_ratio
 
 MATCHED = 5  # images next to each other by confidence, among which labels are permuted
-LEAST = 2  # members that each group must have to be tested
-RESOLUTION = float(
-    np.finfo(np.float32).eps
-)  # of a confidence: the nearest to 0 and 1 whose logit is meant
+MIN_MEMBERS = 2  # members that each group must have to be tested
+# of a confidence: the nearest to 0 and 1 whose logit is meant
+RESOLUTION = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -74,22 +73,18 @@ class Result:
     p: float  # of the registered test
     second_test: str
     p_second: float
-    p_ks: float | None = (
-        None  # two-sample Kolmogorov-Smirnov, where registered without pairs or strata
-    )
-    hodges_lehmann: float | None = (
-        None  # median of the differences, or for pairs of the Walsh averages, nats
-    )
+    # two-sample Kolmogorov-Smirnov, where registered without pairs or strata
+    p_ks: float | None = None
+    # median of the differences, or for pairs of the Walsh averages, nats
+    hodges_lehmann: float | None = None
     hodges_lehmann_low: float | None = None
     hodges_lehmann_high: float | None = None
-    odds_ratio: float | None = (
-        None  # of failure: per standard deviation of -log p (confidence bins), per decile (trend)
-    )
+    # of failure: per standard deviation of -log p (confidence bins), per decile (trend)
+    odds_ratio: float | None = None
     odds_ratio_low: float | None = None
     odds_ratio_high: float | None = None
-    rate_ratio: float | None = (
-        None  # trend: error rate of the least likely decile over that of the most likely
-    )
+    # trend: error rate of the least likely decile over that of the most likely
+    rate_ratio: float | None = None
     rate_ratio_low: float | None = None
     rate_ratio_high: float | None = None
 
@@ -121,7 +116,7 @@ def test(
         "n": len(f),
         "n_success": len(s),
     }
-    if min(len(f), len(s)) < LEAST:
+    if min(len(f), len(s)) < MIN_MEMBERS:
         nothing: dict[str, Any] = {"difference": 0.0, "a12": 0.5, "a12_low": 0.0, "a12_high": 1.0}
         nothing |= {"a12_null_sd": None, "p": 1.0, "second_test": SECOND[kind], "p_second": 1.0}
         return Result(**labels, **nothing)

@@ -11,7 +11,7 @@ from scipy import stats
 from mistakes import progress
 from mistakes.artifacts import Array
 from mistakes.evaluation.families import interval, number
-from mistakes.evaluation.hypotheses import LEAST, Sample
+from mistakes.evaluation.hypotheses import MIN_MEMBERS, Sample
 from mistakes.statistics import effect_sizes
 from mistakes.statistics.resampling import stratified_permutation
 
@@ -98,7 +98,7 @@ def _uniform(
     settings: Settings,
 ) -> Control:
     expected, statistic = "p uniform on [0, 1]", f"share of p <= {LEVEL}"
-    if min(n, n_other) < LEAST:  # no evidence
+    if min(n, n_other) < MIN_MEMBERS:  # no evidence
         return Control(
             control,
             expected,
@@ -189,7 +189,7 @@ def _auroc(
     f: Array, s: Array, settings: Settings, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
     """Return AUROC with its interval, and the two-sided p of Mann-Whitney U."""
-    if min(len(f), len(s)) < LEAST:  # no evidence
+    if min(len(f), len(s)) < MIN_MEMBERS:  # no evidence
         return 0.5, 0.0, 1.0, 1.0
     found = effect_sizes.a12(
         f, s, effect_sizes.WHOLE, False, settings.bootstrap, 1 - settings.alpha, rng

@@ -11,6 +11,7 @@ from scipy import stats
 from mistakes.evaluation import score_table
 from mistakes.evaluation.detection import Settings
 from mistakes.evaluation.score_table import evaluated, successes
+from mistakes.statistics import acceptance
 from mistakes.statistics.intervals import proportion
 
 SHIFT = ("error_rate", "flagged", "accuracy_unflagged", "errors_caught")
@@ -39,9 +40,8 @@ def band(
     if calibration is None:
         cumulated = stats.binom.cdf(counts, n, alpha)
     else:
-        possible = np.arange(1, calibration + 2) / (
-            calibration + 1
-        )  # p-values, rounded as conformal rounds them
+        # p-values, rounded as conformal rounds them
+        possible = np.arange(1, calibration + 2) / (calibration + 1)
         k = int((possible <= alpha).sum())
         if k == 0:
             return 0.0, 0.0
@@ -114,6 +114,35 @@ def flagged(
     ]
     columns = ["cause", "set", "score", "alpha", "n", "flagged", "flagged_low", "flagged_high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def accepted(
+    table: pd.DataFrame,
+    rows: pd.DataFrame,
+    errors: list[float],
+    delta: float,
+    confidence_level: float,
+) -> pd.DataFrame:
+    """Return a row per accepted error rate: which clean test images the guard accepts, and how many
+    of them are wrong.
+
+    rows : what acceptance.curve found on cal. Columns: error (what is promised but with probability
+    ``delta``), threshold, bound (on the error rate, by cal), then on the test images coverage and
+    error_rate of what is accepted, each with its exact interval. Where no region keeps the promise
+    threshold and bound are NaN, and nothing is accepted.
+    """
+    images = score_table.test(table)
+    wrong = ~images["correct"].to_numpy(dtype=bool)
+    found = []
+    for error in errors:
+        region = acceptance.largest(rows, error, delta)
+        kept = images["guard"].to_numpy() <= (region.threshold if region else -np.inf)
+        row = {"error": error, "threshold": np.nan, "bound": np.nan}
+        if region:
+            row |= {"threshold": region.threshold, "bound": region.bound}
+        row |= proportion(kept, confidence_level).columns("coverage")
+        found.append(row | proportion(wrong[kept], confidence_level).columns("error_rate"))
+    return pd.DataFrame(found)
 
 
 def undetected(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> pd.DataFrame:

@@ -12,12 +12,13 @@ from mistakes.evaluation.detection import Settings
 from mistakes.evaluation.score_table import CAUSES
 from mistakes.statistics import intervals
 
+# and their titles
 COLUMNS = {
     "mistakes": "mistakes",
     "adversarial": "adversarial",
     "ood": "OOD",
     "macro": "macro",
-}  # and their titles
+}
 
 
 def columns_of(tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -63,9 +64,8 @@ def across(
     for score in scores:
         values = pd.DataFrame(plain[score])
         of_images = np.stack(resampled[score])  # (runs, columns, bootstrap)
-        replicates = of_images[drawn, :, np.arange(settings.bootstrap)].mean(
-            0
-        )  # (bootstrap, columns)
+        # (bootstrap, columns)
+        replicates = of_images[drawn, :, np.arange(settings.bootstrap)].mean(0)
         row: dict[str, object] = {"score": score, "false_alarms": values["false_alarms"].mean()}
         for position, column in enumerate(columns):
             low, high = intervals.percentile(replicates[:, position], settings.confidence_level)

@@ -36,8 +36,10 @@ KEYS = {
     "map_1": "float64",
     "map_2": "float64",
 }
-NAMES = {"nll": "log-density"}  # of scores, for people
-LEAST = 2  # failures that a set must have to be evaluated
+TITLES = {"nll": "log-density"}  # of scores whose title is not their name
+OWN = ("guard", "nll", "joint", "posterior")  # scores of this project: all others are baselines
+COMPARED = ("guard", "nll", "msp")  # shown side by side, and with them the best baseline
+MIN_FAILURES = 2  # failures that a set must have to be evaluated
 
 Failures = dict[tuple[str, str], pd.DataFrame]  # by cause and set
 
@@ -90,7 +92,7 @@ def named(score: str) -> str:
     >>> named("nll"), named("relative_mahalanobis")
     ('log-density', 'relative-mahalanobis')
     """
-    return NAMES.get(score, score.replace("_", "-"))
+    return TITLES.get(score, score.replace("_", "-"))
 
 
 def of_origin(table: pd.DataFrame, origin: str) -> pd.DataFrame:
@@ -148,7 +150,7 @@ def failures(table: pd.DataFrame) -> Failures:
 
 def evaluated(table: pd.DataFrame) -> Failures:
     """Return those sets of failures that have enough members to be evaluated."""
-    return {key: part for key, part in failures(table).items() if len(part) >= LEAST}
+    return {key: part for key, part in failures(table).items() if len(part) >= MIN_FAILURES}
 
 
 def sets(table: pd.DataFrame) -> Failures:
@@ -174,10 +176,10 @@ def left_out(table: pd.DataFrame) -> list[str]:
     sentences = []
     for (origin, name), part in sets(table).items():
         n = int((~part["correct"]).sum())
-        if origin in names and n < LEAST:
+        if origin in names and n < MIN_FAILURES:
             gave = f"{names[origin].format(name)} gave {n} failure{'' if n == 1 else 's'}"
             sentences.append(
-                f"{gave}; AUROC and the share that is flagged need at least {LEAST} and leave"
-                " them out"
+                f"{gave}; AUROC and the share that is flagged need at least {MIN_FAILURES} and"
+                " leave them out"
             )
     return sentences

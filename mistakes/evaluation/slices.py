@@ -1,11 +1,11 @@
 """Slices: groups of test inputs on which a classifier errs more than on the others.
 
-The groups are fixed before the test set is looked at: predicted classes, pairs of classes, and
-clusters of the mistakes on val. So each p-value is that of one planned comparison, and Holm's
-correction over all slices holds whatever their overlap.
+The groups are fixed before the test set is looked at: predicted classes, pairs of classes, folders
+and groups of own images, and clusters of the mistakes on val. So each p-value is that of one
+planned comparison, and Holm's correction over all slices holds whatever their overlap.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -19,7 +19,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mistakes.artifacts import Array
 
-LEAST = 10  # inputs in a slice, below which a rate says next to nothing
+VALUES = 50  # of a column, of which more say nothing of a group
+MIN_INPUTS = 10  # inputs in a slice, below which a rate says next to nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def of_clusters(mistakes: Array, features: Array, clusters: int, seed: int) -> l
     A test input belongs to the cluster of its nearest centre where it is no farther from it than
     half of the cluster's own mistakes are.
     """
-    clusters = min(clusters, len(mistakes) // LEAST)
+    clusters = min(clusters, len(mistakes) // MIN_INPUTS)
     if clusters < 1:
         return []
     means = KMeans(clusters, n_init=10, random_state=seed).fit(mistakes.astype(np.float64))
@@ -94,6 +95,41 @@ def of_clusters(mistakes: Array, features: Array, clusters: int, seed: int) -> l
         )
         for c in range(clusters)
     ]
+
+
+def of_columns(columns: pd.DataFrame) -> list[Slice]:
+    """Return a slice for each value of each column, where a column has 2 to VALUES of them.
+
+    columns : what is known of each of the n test inputs beside its label, such as its folder.
+
+    Examples
+    --------
+    >>> found = of_columns(pd.DataFrame({"camera": ["a", "b", "a"], "file": ["1", "2", "3"]}))
+    >>> [(one.kind, one.name, one.rows.tolist()) for one in found][:2]
+    [('camera', 'a', [0, 2]), ('camera', 'b', [1])]
+    """
+    found = []
+    for kind in columns:
+        values = columns[kind].fillna("").astype(str)
+        if 2 <= values.nunique() <= VALUES:
+            found += [
+                Slice(kind=str(kind), name=name, rows=np.flatnonzero(values == name))
+                for name in sorted(values.unique())
+            ]
+    return found
+
+
+def members(slices: Iterable[Slice], test: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return kind, name, input, label, prediction and correct of every input of every slice, to be
+    relabelled or collected.
+
+    test : the test inputs of a score table, n rows. names : of the n inputs, such as their files.
+    """
+    columns = test[["label", "prediction", "correct"]].reset_index(drop=True)
+    columns.insert(0, "input", list(names))
+    parts = [columns.iloc[one.rows].assign(kind=one.kind, name=one.name) for one in slices]
+    order = ["kind", "name", *columns.columns]
+    return pd.concat(parts, ignore_index=True)[order] if parts else pd.DataFrame(columns=order)
 
 
 def table(
@@ -124,7 +160,7 @@ def table(
     >>> f"{row['n']} inputs, {row['errors']} errors, p = {row['p_holm']:.1e}"
     '30 inputs, 8 errors, p = 1.1e-07'
     """
-    kept = [one for one in slices if len(one.rows) >= LEAST]
+    kept = [one for one in slices if len(one.rows) >= MIN_INPUTS]
     n = np.array([len(one.rows) for one in kept], int)
     errors = np.array([(~correct[one.rows]).sum() for one in kept], int)
     caught = np.array([flagged[one.rows].sum() for one in kept], int)

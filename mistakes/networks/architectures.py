@@ -102,15 +102,17 @@ def _resnet9(a: Architecture) -> nn.Module:
 
     layers = [
         ("stem", nn.Sequential(*convolution(a.channels, w))),  # (n, w, h, b)
+        # (n, 2w, h/2, b/2)
         (
             "layer1",
             nn.Sequential(*convolution(w, 2 * w, pool=True), residual(2 * w)),
-        ),  # (n, 2w, h/2, b/2)
+        ),
         ("layer2", nn.Sequential(*convolution(2 * w, 4 * w, pool=True))),  # (n, 4w, h/4, b/4)
+        # (n, 8w, h/8, b/8)
         (
             "layer3",
             nn.Sequential(*convolution(4 * w, 8 * w, pool=True), residual(8 * w)),
-        ),  # (n, 8w, h/8, b/8)
+        ),
         ("pool", nn.AdaptiveMaxPool2d(1)),
         ("flatten", nn.Flatten()),  # (n, 8w)
         ("logits", nn.Linear(8 * w, a.classes)),

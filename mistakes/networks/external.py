@@ -27,14 +27,16 @@ from mistakes.networks import programs
 from mistakes.networks.arguments import WEIGHTS
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
+# a member that only this kind has
 ARCHIVES = {
     "torchscript": "constants.pkl",
     "torch_export": "archive_format",
-}  # a member that only this kind has
+}
+# sources that are code of others, which runs when a network is rebuilt
 PROGRAMS = (
     "entrypoint",
     *ARCHIVES,
-)  # sources that are code of others, which runs when a network is rebuilt
+)
 FORM = (
     "(features, logits) or (features, logits, early_1, early_2, ...), tensors with a row per image,"
     " or a dict of these names"
@@ -98,9 +100,8 @@ class Custom(nn.Module):
         self.register_buffer("mean", torch.tensor(description["mean"]).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(description["std"]).reshape(1, -1, 1, 1))
         self.net = net
-        self.logits = (
-            nn.Identity()
-        )  # a name for the last layer, whatever the network returns, and in whatever order
+        # a name for the last layer, whatever the network returns, and in whatever order
+        self.logits = nn.Identity()
         self.penultimate, self.blocks = self._layers()
 
     def _layers(self) -> tuple[str, tuple[str, ...]]:
@@ -140,17 +141,14 @@ class Archive(Custom):
         """``content`` is a TorchScript or torch.export file; ``description`` has ``source``."""
         super().__init__(nn.Identity(), description)
         self.content = content
-        self._program = (
-            _open(content, description["source"]),
-        )  # no part of this module: it has one mode only
-        self._stays = (
-            description["source"] == "torch_export"
-        )  # an exported program cannot leave the CPU
+        # no part of this module: it has one mode only
+        self._program = (_open(content, description["source"]),)
+        # an exported program cannot leave the CPU
+        self._stays = description["source"] == "torch_export"
 
     def _layers(self) -> tuple[str, tuple[str, ...]]:
-        self.order = self.description.get("order") or range(
-            self.description["parts"]
-        )  # features, logits, early_1, ...
+        # features, logits, early_1, ...
+        self.order = self.description.get("order") or range(self.description["parts"])
         early = tuple(f"early_{i + 1}" for i in range(len(self.order) - 2))
         self.outputs = ("features", *early, "logits")
         return "features", early or ("features",)
@@ -181,8 +179,9 @@ class Archive(Custom):
 
 
 def build(description: Description) -> nn.Module:
-    """Return the network of code that ``source`` names, in evaluation mode. Raises InputError where
-    there is none.
+    """Return the network of code that ``source`` names, in evaluation mode.
+
+    Raises ArgumentError where there is none.
     """
     source, arguments = description["source"], description["arguments"]
     if source == "entrypoint":

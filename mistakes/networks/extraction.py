@@ -54,7 +54,7 @@ class Extractor:
 
         layer : of the features, or ``penultimate``. early : of the early features; None: the
         classifier's blocks. views : the looks at an image beside itself, as ``view`` names them.
-        Raises InputError naming the layers there are.
+        Raises ArgumentError naming the layers there are.
         """
         nodes = layers.names(model)
         self._node = model.penultimate if layer == "penultimate" else layer

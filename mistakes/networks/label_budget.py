@@ -31,9 +31,8 @@ def labelled(labels: Array, number: int | str, seed: int) -> Array:
         raise ArgumentError("labels", m, expected)
     exact = counts * m / len(labels)
     shares = np.maximum(exact.astype(int), 1)
-    while (
-        shares.sum() != m
-    ):  # the class that is furthest from its share gives or gets an image, and keeps one
+    # the class that is furthest from its share gives or gets an image, and keeps one
+    while shares.sum() != m:
         lacking = np.where((shares > 1) | (shares.sum() < m), exact - shares, np.inf)
         shares[lacking.argmax() if shares.sum() < m else lacking.argmin()] += np.sign(
             m - shares.sum()
@@ -46,15 +45,15 @@ def labelled(labels: Array, number: int | str, seed: int) -> Array:
     return np.sort(np.concatenate(drawn))
 
 
-def completed(labels: Array, logits: Array, number: int | str, seed: int) -> Array:
-    """Return the labels (n,) where ``given`` finds them, and the class that logits (n, k) predict
-    everywhere else.
+def fill_in(labels: Array, logits: Array, number: int | str, seed: int) -> Array:
+    """Return the labels (n,) of the images that ``labelled`` draws, and of all others the class
+    that logits (n, k) predict.
 
     For whatever is fitted with labels: it must not know more of them than the classifier did.
 
     Examples
     --------
-    >>> completed(np.array([0, 1]), np.array([[9.0, 0.0], [9.0, 0.0]]), "all", 0).tolist()
+    >>> fill_in(np.array([0, 1]), np.array([[9.0, 0.0], [9.0, 0.0]]), "all", 0).tolist()
     [0, 1]
     """
     known = labelled(labels, number, seed)

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from mistakes.errors import ArgumentError
 from mistakes.networks.external import Archive
 
-Layout = Mapping[
-    str, Any
-]  # of the outputs of a network's layers; ``layout`` and ``kind`` say of which keys
+# of the outputs of a network's layers; ``layout`` and ``kind`` say of which keys
+Layout = Mapping[str, Any]
 MAPS: Layout = {"first": [], "last": [], "stated": "maps", "tokens": "mean"}
 
 
@@ -176,7 +175,7 @@ def kind(part: Tensor, layout: Layout) -> str:
 def channels_first(part: Tensor, name: str, layout: Layout) -> Tensor:
     """Return the output (n, ...) of layer ``name`` as (n, d) or (n, c, ...).
 
-    Raises InputError where it is no such tensor, or which axis has the channels is unknown.
+    Raises ArgumentError where it is no such tensor, or which axis has the channels is unknown.
     """
     if not isinstance(part, Tensor) or part.dim() < 2:
         shown = (

@@ -47,13 +47,14 @@ class Method:
     average: float | None = None  # decay of the moving average of the weights
 
 
+# of an entry of ``classifiers``, for Method
 KEYS = (
     "ratio",
     "weight",
     "threshold",
     "ramp",
     "average",
-)  # of an entry of ``classifiers``, for Method
+)
 
 
 def train(

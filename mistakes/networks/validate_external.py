@@ -25,7 +25,7 @@ def take(
     """Return the own classifier of an entry of ``classifiers``, checked on images (n, c, h, w),
     uint8.
 
-    where : the entry's place in params.yaml. Raises InputError where channels, a layer, the
+    where : the entry's place in params.yaml. Raises ArgumentError where channels, a layer, the
     outputs, the number of classes or a value is not what the pipeline needs, or an answer depends
     on chance or on the other images.
     """
@@ -156,7 +156,7 @@ def _logits(
     its logits.
 
     Without a key it is the part named logits, or the only one of their shape. Raises InputError
-    where there is none.
+    where there is none, and ArgumentError where the network returns no ``output``.
     """
     parts = _parts(found)
     if output is None and not isinstance(found, Tensor):

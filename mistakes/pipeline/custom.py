@@ -117,9 +117,8 @@ def _named(stage: str, values: params.Params) -> list[Path]:
     paths = [path for path in found if isinstance(path, str)]
     # whatever else names a file, such as an argument of an entry point
     others = [text for text in _texts(named) if text not in paths and text.strip("./")]
-    paths += filter(
-        os.path.exists, others
-    )  # pathlib's raises where a text is too long to be a path
+    # pathlib's raises where a text is too long to be a path
+    paths += filter(os.path.exists, others)
     code = (
         programs.files(section.entrypoint).values()
         if isinstance(section, classifiers.Entrypoint)

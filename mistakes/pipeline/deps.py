@@ -11,10 +11,11 @@ from pathlib import Path
 
 import grimp
 
-DEAR = (
+# minutes each: an edit elsewhere in a folder must not run them again
+EXPENSIVE = (
     "classifier",
     "adversarial",
-)  # minutes each: an edit elsewhere in a folder must not run them again
+)
 EXEMPT = ("mistakes.config", "mistakes.pipeline.runner")  # no default of theirs changes an artifact
 
 
@@ -43,7 +44,7 @@ def closure(stage: str) -> set[str]:
 def listed(stage: str) -> list[str]:
     """Return what dvc.yaml lists for it: folders of modules, or for the dear stages files."""
     files = closure(stage)
-    if stage not in DEAR:
+    if stage not in EXPENSIVE:
         files = {path if path.count("/") < 2 else path.rpartition("/")[0] for path in files}
     return sorted(files)
 

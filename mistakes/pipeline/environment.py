@@ -47,9 +47,8 @@ def packages() -> str:
     for folder in sys.path:
         for path in Path(folder).glob("*.dist-info"):
             name, _, version = path.stem.partition("-")
-            found.setdefault(
-                re.sub(r"[-_.]+", "-", name).lower(), version
-            )  # what is found first is imported
+            # what is found first is imported
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
     found.pop("mistakes", None)
     head = f"# python {platform.python_version()}, {platform.system()} {platform.machine()}"
     return (

@@ -122,9 +122,8 @@ def _environments(store: Store, executions: list[Run]) -> Iterator[str]:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = store.client.download_artifacts(row, f"environment/{digest}.txt", folder)
-            except (
-                MlflowException
-            ):  # an MLflow store on disk knows its artifacts by the folder in which they once lay
+            # an MLflow store on disk knows its artifacts by the folder in which they once lay
+            except MlflowException:
                 yield _line(
                     "environment",
                     f"environment/{digest}.txt of run {row} is lost (was the project moved?)",

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ ARTIFACTS = (
     "detection/{name}/differences.csv",
     "detection/{name}/mixtures.csv",
     "detection/{name}/false_alarms.csv",
+    "detection/{name}/accepted.csv",
     "detection/{name}/flagged.csv",
     "detection/{name}/undetected.csv",
     "detection/{name}/shift.csv",
@@ -43,16 +44,21 @@ ARTIFACTS = (
     "detection/{name}/histogram.csv",
     "detection/{name}/deciles.csv",
 )
+# makes figures, SVG by name, of the texts of tables by name
+Draw = Callable[[dict[str, str]], dict[str, str]]
 COMPARED = ("hypotheses", "attacks", "adaptive", "macro", "detection", "heat", "mixtures")
 
 
-def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
+def complete(
+    tree: Tree, dvc: dict[str, str] | None = None, draw: Draw | None = None
+) -> tuple[list[str], list[str]]:
     """Complete the row of each classifier from the files of ``tree``: parameters, metrics,
     artifacts, what ran.
 
     Whatever stood in the row, it then says what the files say; doing it twice changes nothing.
-    Returns a sentence for each classifier that gets no row, and one for each artifact that could
-    not be had. A store that does not answer is one warning.
+    ``draw`` makes the figures that the row shows. Returns a sentence for each classifier that gets
+    no row, and one for each artifact that could not be had. A store that does not answer is one
+    warning.
     """
     without_row: list[str] = []
     lacking: list[str] = []
@@ -68,7 +74,7 @@ def complete(tree: Tree, dvc: dict[str, str] | None = None) -> tuple[list[str], 
                 continue
             row = _row(store, tree, name, dvc or {})
             first = first or row.info.run_id
-            lacking += _complete_one(store, row, tree, name, {row.info.run_id, first})
+            lacking += _complete_one(store, row, tree, name, {row.info.run_id, first}, draw)
     return without_row, lacking
 
 
@@ -99,7 +105,9 @@ def _as_before(store: Store, tree: Tree, name: str) -> Run | None:
     return None
 
 
-def _complete_one(store: Store, row: Run, tree: Tree, name: str, parents: set[str]) -> list[str]:
+def _complete_one(
+    store: Store, row: Run, tree: Tree, name: str, parents: set[str], draw: Draw | None
+) -> list[str]:
     run_id, client = row.info.run_id, store.client
     lock = snapshot.locked(tree, name)
     missing = {k: v for k, v in _parameters(tree, name).items() if k not in row.data.params}
@@ -116,7 +124,7 @@ def _complete_one(store: Store, row: Run, tree: Tree, name: str, parents: set[st
         if tag.startswith(provenance.FORMER):
             client.delete_tag(run_id, tag)
     texts = {"provenance.json": came_from.text(indent=2)}
-    lost = _artifacts(client, row, tree, name, lock, texts)
+    lost = _artifacts(client, row, tree, name, lock, texts, draw)
     mlflow_views.log_datasets(client, row, mlflow_views.datasets(tree, lock))
     if row.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED")
@@ -245,9 +253,10 @@ def _artifacts(
     name: str,
     lock: dict[str, Any],
     texts: dict[str, str],
+    draw: Draw | None,
 ) -> dict[str, str]:
-    """Upload ``texts`` by their names, report and tables, unless the row has them; return the
-    reason for each that could not be had.
+    """Upload ``texts`` by their names, report, tables and figures, unless the row has them; return
+    the reason for each that could not be had.
     """
     made = snapshot.outputs(lock)
     texts = texts | {"params.yaml": (tree.read("params.yaml") or b"").decode()}
@@ -259,7 +268,7 @@ def _artifacts(
     }
     texts["dvc.lock"] = yaml.safe_dump(kept, sort_keys=False)
     paths = [path for pattern in ARTIFACTS if (path := f"data/{pattern.format(name=name)}") in made]
-    known = [*texts.values(), *((path, made[path]) for path in paths), COMPARED]
+    known = [*texts.values(), *((path, made[path]) for path in paths), COMPARED, draw is None]
     digest = hashlib.sha256(repr(known).encode()).hexdigest()[:16]
     if row.data.tags.get("artifacts") == digest:
         return {}
@@ -274,6 +283,8 @@ def _artifacts(
     tables = {Path(path).stem: text for path, text in texts.items()}
     shown = {f"tables/{stem}.json": tables[stem] for stem in COMPARED if stem in tables}
     texts |= {path: mlflow_views.table(text) for path, text in shown.items()}
+    drawn = draw(tables) if draw else {}
+    texts |= {f"figures/{figure}.svg": text for figure, text in drawn.items()}
     for path, text in texts.items():
         client.log_text(row.info.run_id, text, path)
     listed = [{"path": path, "type": "table"} for path in shown]

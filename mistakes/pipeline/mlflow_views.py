@@ -33,6 +33,7 @@ COLUMNS = (
     "params.`classifier.seed`",
     "params.`flow.condition`",
 )
+# a bar for each row
 CHARTS = {
     "detection.macro.guard": "guard: macro AUROC",
     "detection.macro.nll": "log-density: macro AUROC",
@@ -40,21 +41,23 @@ CHARTS = {
     "hypotheses.H1.a12": "H1: A12 of mistakes",
     "scores.accuracy_test": "test accuracy",
     "detection.false_alarms": "guard: false alarms",
-}  # a bar for each row
+}
+# the axes of the parallel coordinates
 PARALLEL = (
     "scores.accuracy_test",
     "detection.auroc.guard.mistakes",
     "detection.auroc.guard.adversarial",
     "detection.auroc.guard.ood",
-)  # the axes of the parallel coordinates
+)
 CONTEXTS = {"fit": "training", "val": "validation", "cal": "calibration", "test": "test"}
+# the columns of a guard's answer, and their types to MLflow
 ANSWER = {
     "prediction": "string",
     "confidence": "double",
     "p": "double",
     "flagged": "boolean",
     "reason": "string",
-}  # the columns of a guard's answer, and their types to MLflow
+}
 
 
 def address(server: str, experiment: str, view: str = VIEW) -> str:

@@ -78,9 +78,8 @@ def merged(
             continue
         if isinstance(value, dict) and "like" in value:
             known = {name: entry for name, entry in base.items() if isinstance(entry, dict)}
-            if value["like"] not in list(
-                known
-            ):  # of a list, since what stands there may have no hash
+            # of a list, since what stands there may have no hash
+            if value["like"] not in list(known):
                 there = f"one of {', '.join(map(str, known))}"
                 raise InputError(
                     where, f"{place}.like is {refusals.shown(value['like'])}, expected {there}"

@@ -19,10 +19,11 @@ from mistakes.config import params
 from mistakes.errors import InputError
 
 CODE = ("stages", "mistakes")
+# their results change with any classifier, so no row is known by them
 TOGETHER = (
     "report",
     "track",
-)  # their results change with any classifier, so no row is known by them
+)
 
 
 class Tree(Protocol):

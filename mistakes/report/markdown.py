@@ -7,11 +7,8 @@ import pandas as pd
 
 from mistakes.artifacts import load_csv, load_json
 from mistakes.config.params import Params
-from mistakes.evaluation.differences import DENSITIES
-from mistakes.evaluation.score_table import CAUSES, named
+from mistakes.evaluation.score_table import CAUSES, COMPARED, OWN, named
 from mistakes.statistics.intervals import Estimate
-
-BESIDE = ("guard", "nll", "msp")  # what comparison shows, and the best of the others
 
 
 def markdown(data: Path, name: str, values: Params) -> str:
@@ -163,9 +160,9 @@ def comparison(data: Path, names: list[str], values: Params) -> str:
         if not scores:
             detected.append(f"| {name} | no set has enough failures to be evaluated | | | | | |")
             continue
-        others = [s for s in scores if s not in BESIDE and not s.startswith(DENSITIES)]
+        others = [s for s in scores if s not in (*COMPARED, *OWN)]
         best = max(others, key=lambda score: scores[score]["macro_auroc"])
-        detected += [f"| {name} | {_score(score, scores[score])} |" for score in (*BESIDE, best)]
+        detected += [f"| {name} | {_score(score, scores[score])} |" for score in (*COMPARED, best)]
     return "\n".join(tested) + "\n\n" + "\n".join(detected) + "\n"
 
 
@@ -174,9 +171,8 @@ def _side(rows: list[dict[str, Any]], alpha: float) -> str:
 
     def cell(hypothesis: str, form: str, *columns: str) -> str:
         values = [of_test.get(hypothesis, {}).get(column) for column in columns]
-        return (
-            "–" if None in values else form.format(*values)
-        )  # such as no error in the likeliest decile
+        # such as no error in the likeliest decile
+        return "–" if None in values else form.format(*values)
 
     def shown(hypothesis: str) -> str:
         p = [row["p_holm"] for row in rows if row["hypothesis"] == hypothesis]

@@ -20,6 +20,22 @@ from mistakes.report import plots
 from mistakes.report.titles import TITLES, title
 
 CAUSES = {"mistakes": "Mistakes", "adversarial": "Adversarial", "ood": "Out of distribution"}
+TABLES = (  # of stage detection
+    "detection",
+    "macro",
+    "heat",
+    "differences",
+    "mixtures",
+    "false_alarms",
+    "accepted",
+    "flagged",
+    "undetected",
+    "shift",
+    "roc",
+    "histogram",
+    "deciles",
+)
+BASELINES = 8  # that have a column in the tables, the best by macro AUROC
 PLAIN = {
     "mistakes": "wrong answers",
     "adversarial": "successful attacks",
@@ -45,7 +61,7 @@ class Evidence:
     hypotheses: list[dict[str, Any]]
     controls: list[dict[str, Any]]
     adaptive: pd.DataFrame
-    tables: dict[str, pd.DataFrame]  # of stage detection, by the names of its files
+    tables: dict[str, pd.DataFrame]  # by the names in TABLES
     warnings: list[str]  # sentences of the stages that this classifier went through
     applicability: dict[str, dict[str, Any]]
     budget: pd.DataFrame
@@ -94,6 +110,7 @@ def render(
     return template.render(
         classifiers=classifiers,
         alpha=detection.alpha,
+        delta=detection.delta,
         confidence_level=detection.confidence_level,
         tested=hypotheses,
         explore=explore,
@@ -125,6 +142,7 @@ def _classifier(
         tables["macro"].sort_values("macro_auroc", ascending=False),
         tables["detection"],
     )
+    shown = _shown(list(macro["score"]), set(one.adaptive["target"]))
     others = detection[detection["cause"] != "mistakes"]
     groups = {"correct": "correct", "mistakes": "mistakes"}
     groups |= dict(zip(others["set"], others["cause"], strict=True))
@@ -137,19 +155,20 @@ def _classifier(
         "gain": one.scores_metrics["nll_test_gaussian"] - one.scores_metrics["nll_test"],
         "gap": one.scores_metrics["nll_test"] - one.flow_metrics["nll_fit"],
         "verdicts": [_verdict(row, family_alpha) for row in one.hypotheses],
+        "accepted": tables["accepted"].to_dict("records"),
         "calibrating": one.guard_metrics["n_calibrating"],
         "hypotheses": one.hypotheses,
         "controls": one.controls,
-        "scores": list(macro["score"]),
+        "scores": shown,
         "best": macro.iloc[0].to_dict(),
         "macro": {row["score"]: row for row in macro.to_dict("records")},
-        "auroc": _by_set(detection),
+        "auroc": _by_set(detection[detection["score"].isin(shown)]),
         "guard": _operating(tables["flagged"], alarms, "guard"),
         "false_alarms": {
             row["score"]: row for row in alarms[alarms["alpha"] == alpha].to_dict("records")
         },
         "against": list(tables["differences"].query("cause == 'macro'")["against"].unique()),
-        "undetected": _undetected(tables["undetected"], one.adaptive, list(macro["score"])),
+        "undetected": _undetected(tables["undetected"], one.adaptive, shown),
         "mixtures": _mixtures(tables["mixtures"]),
         "heat": plots.heat(tables["heat"], TITLES) if len(detection) else None,
         "differences": (
@@ -166,6 +185,15 @@ def _classifier(
         "shares": one.applicability["guard_shares"],
         "budget": _budget(one.budget),
     }
+
+
+def _shown(scores: list[str], attacked: set[str]) -> list[str]:
+    """Return the scores that have a column, in their order: this project's, those that are
+    attacked, and the best BASELINES of the others.
+    """
+    baselines = [score for score in scores if score not in score_table.OWN]
+    kept = {*score_table.OWN, *attacked, *baselines[:BASELINES]}
+    return [score for score in scores if score in kept]
 
 
 def _operating(flagged: pd.DataFrame, alarms: pd.DataFrame, score: str) -> dict[str, Any]:

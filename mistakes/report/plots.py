@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mistakes.artifacts import load_csv
+from mistakes.report.titles import TITLES
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 COLOURS = {"correct": "#000000", "mistakes": "#D55E00", "adversarial": "#CC79A7", "ood": "#0072B2"}
@@ -100,8 +101,8 @@ def deciles(table: pd.DataFrame) -> str:
     return _svg(figure)
 
 
-def roc(table: pd.DataFrame) -> str:
-    """Draw the ROC curve of the log-density for each cause of failure."""
+def roc(table: pd.DataFrame, score: str = "") -> str:
+    """Draw the ROC curve of a score, named in the title, for each cause of failure."""
     figure, axes = _figure(4.2, 3.2)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
     for cause, part in table.groupby("cause", sort=False):
@@ -109,6 +110,7 @@ def roc(table: pd.DataFrame) -> str:
     axes.set(
         xlabel="share of correct images flagged", ylabel="share of failures flagged", aspect="equal"
     )
+    axes.set_title(score, fontsize=10)
     axes.legend(fontsize=8, loc="lower right")
     return _svg(figure)
 
@@ -207,7 +209,21 @@ def shift(table: pd.DataFrame, score: str) -> str:
     return _svg(figure)
 
 
-if (
-    __name__ == "__main__"
-):  # python -m mistakes.report.plots data/detection/NAME/deciles.csv > docs/error-rate.svg
+# python -m mistakes.report.plots data/detection/NAME/deciles.csv > docs/error-rate.svg
+def figures(tables: Mapping[str, str]) -> dict[str, str]:
+    """Return the figures that a row of MLflow shows, SVG by name.
+
+    tables : CSV texts of stage detection, by table; without one, or without a row in it, there is
+    no figure of it.
+    """
+    draw: dict[str, Callable[[pd.DataFrame], str]] = {
+        "deciles": deciles,
+        "heat": lambda table: heat(table, TITLES),
+        "roc": lambda table: roc(table[table["score"] == "guard"], "the guard"),
+    }
+    read = {name: pd.read_csv(io.StringIO(tables[name])) for name in draw if name in tables}
+    return {name: draw[name](table) for name, table in read.items() if len(table)}
+
+
+if __name__ == "__main__":
     sys.stdout.write(deciles(load_csv(Path(sys.argv[1]))))

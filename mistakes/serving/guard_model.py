@@ -7,7 +7,7 @@ pickle.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,16 @@ import pandas as pd
 import torch
 
 from mistakes import devices
-from mistakes.artifacts import Array, load_arrays, load_json, save_arrays, save_json, save_text
+from mistakes.artifacts import (
+    Array,
+    load_arrays,
+    load_csv,
+    load_json,
+    save_arrays,
+    save_csv,
+    save_json,
+    save_text,
+)
 from mistakes.data import features, logits
 from mistakes.data.features import Batch
 from mistakes.detectors import conformal, density, guard
@@ -26,6 +35,7 @@ from mistakes.detectors.guard import Guard
 from mistakes.errors import ArgumentError, InputError
 from mistakes.networks import models
 from mistakes.networks.extraction import Extractor
+from mistakes.statistics import acceptance
 
 FILES = ("model.safetensors", "flow.safetensors", "guard.safetensors")
 
@@ -36,14 +46,14 @@ class Form:
 
     classes: list[str]
     shape: list[int] | None  # (c, h, w) of the images; None: the inputs are outputs of a model
-    size: (
-        int | None
-    )  # pixels: image files are scaled and cropped to that square; None: they have the size already
+    # pixels: image files are scaled and cropped to that square; None: they have the size already
+    size: int | None
     layer: str
     early: list[str] | None
     batch_size: int
     views: list[str]
     alpha: float  # flagged at, unless another one is asked for
+    delta: float  # probability that what is promised of an accepted error rate does not hold
     # correct: of correctly classified inputs a share alpha is flagged; all: of all clean ones
     calibration: str
 
@@ -57,25 +67,30 @@ class Deployed:
     density: Density
     guard: Guard
     calibration: Array  # guard scores, float64 (n,)
+    acceptance: pd.DataFrame  # errors of cal below each threshold, as acceptance.curve returns them
 
     def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Return a row for each input: prediction, confidence, p, flagged, reason.
 
         inputs : images (n, c, h, w) of whole numbers 0 to 255, or where the guard was made for
         outputs a mapping of ``features`` (n, d), ``logits`` (n, k), or of two classes (n,), and the
-        early features that it was made with. params : ``alpha``.
+        early features that it was made with. params : ``alpha``, or ``error``.
 
         confidence : largest softmax probability. p : conformal p-value of the guard's score.
         flagged : p <= alpha; of inputs like those that calibrated it at most a share alpha is, on
-        average. reason : the part of the guard that is most surprised, each by its share of alpha.
-        Raises InputError where inputs or alpha are not as expected.
+        average. With ``error`` it is what must be left out so that of the other answers, to inputs
+        like those of cal, at most that share is wrong, but with probability form.delta over cal
+        (module statistics.acceptance). reason : the part of the guard that is most surprised, each
+        by its share of alpha.
+
+        Raises InputError where inputs, alpha or error are not as expected.
         """
-        alpha = self._alpha(params or {})
+        flags = self._rule(params or {})
         batch = (
             self._given(inputs) if self.extractor is None else self._seen(inputs, self.extractor)
         )
-        densities = density.evaluate(self.density.log_joints_at, batch.features, batch.predicted)
-        score, reason = self.guard.combine(self.guard.explain(batch, densities.astype(np.float64)))
+        densities = density.log_joints(self.density, batch)
+        score, reason = self.guard.combine(self.guard.explain(batch, densities))
         p = conformal.p_values(self.calibration, score)
         probabilities = torch.as_tensor(batch.logits).double().softmax(1).numpy()
         return pd.DataFrame(
@@ -83,15 +98,41 @@ class Deployed:
                 "prediction": np.array(self.form.classes, object)[batch.predicted],
                 "confidence": probabilities.max(1),
                 "p": p,
-                "flagged": p <= alpha,
+                "flagged": flags(p, score),
                 "reason": reason,
             }
         )
 
-    def _alpha(self, params: Mapping[str, Any]) -> float:
-        for name in params.keys() - {"alpha"}:
-            raise InputError("guard", "parameter", name, "alpha")
-        (alpha,) = _numbers([params.get("alpha", self.form.alpha)], "alpha").tolist()
+    def _rule(self, params: Mapping[str, Any]) -> Callable[[Array, Array], Array]:
+        """Return which inputs are flagged, by p and score (n,)."""
+        for name in params.keys() - {"alpha", "error"}:
+            raise InputError("guard", "parameter", name, "alpha or error")
+        if len(params) > 1:
+            raise InputError("guard", "parameters", "alpha and error", "one of them")
+        if "error" in params:
+            limit = self._limit(params["error"])
+            return lambda _, score: score > limit
+        alpha = self._alpha(params.get("alpha", self.form.alpha))
+        return lambda p, _: p <= alpha
+
+    def _limit(self, given: Any) -> float:
+        (error,) = _numbers([given], "error").tolist()
+        try:
+            region = acceptance.largest(self.acceptance, error, self.form.delta)
+        except ArgumentError as problem:
+            raise InputError("guard", str(problem)) from None
+        if region is None:
+            n = int(self.acceptance["n"].iloc[0])
+            raise InputError(
+                "guard",
+                "error",
+                error,
+                f"a larger one: with {n} images of cal no answers can be promised that",
+            )
+        return region.threshold
+
+    def _alpha(self, given: Any) -> float:
+        (alpha,) = _numbers([given], "alpha").tolist()
         if not 0 < alpha < 1:
             raise InputError("guard", "alpha", alpha, "more than 0 and less than 1")
         try:
@@ -128,9 +169,8 @@ class Deployed:
             if not isinstance(inputs, Mapping) or name not in inputs:
                 raise InputError("guard", name, "missing", f"an array (n, {width})")
             part = _numbers(inputs[name], name)
-            if (
-                name == "logits" and len(part) and part.ndim in (1, 2) and np.size(part[0])
-            ):  # (n,) is one of two
+            # (n,) is one of two
+            if name == "logits" and len(part) and part.ndim in (1, 2) and np.size(part[0]):
                 part, _ = logits.checked(part, "guard: logits", width)
             part = part.astype(np.float32)
             if (
@@ -161,14 +201,21 @@ def _numbers(values: Any, key: str) -> Array:
     return array
 
 
-def save(folder: Path, files: Mapping[str, Path], calibration: Array, form: Form) -> None:
+def save(
+    folder: Path,
+    files: Mapping[str, Path],
+    calibration: Array,
+    accepted: pd.DataFrame,
+    form: Form,
+) -> None:
     """Write the folder: copies of ``files`` (by the names FILES), the guard's scores that
-    calibrate, and the form.
+    calibrate, the table of what can be ``accepted``, and the form.
     """
     folder.mkdir()
     for name in FILES:
         (folder / name).write_bytes(files[name].read_bytes())
     save_arrays(folder, calibration=np.sort(calibration))
+    save_csv(folder / "acceptance.csv", accepted)
     save_json(folder / "form.json", asdict(form))
     parameter = {"name": "alpha", "type": "double", "default": form.alpha, "shape": None}
     described = {
@@ -201,7 +248,8 @@ def load(folder: Path | str, trust: bool = False, device: str = "auto") -> Deplo
     fitted = density.load(folder / "flow.safetensors").requires_grad_(False).to(where)
     judge = guard.load(folder / "guard.safetensors").to(where)
     (calibration,) = load_arrays(folder, "calibration")
-    return Deployed(form, extractor, fitted, judge, np.array(calibration))
+    accepted = load_csv(folder / "acceptance.csv")
+    return Deployed(form, extractor, fitted, judge, np.array(calibration), accepted)
 
 
 def _load_pyfunc(path: str) -> Deployed:

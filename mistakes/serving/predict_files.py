@@ -21,22 +21,29 @@ def check(
     alpha: float | None,
     skip: bool,
     fdr: float | None = None,
+    error: float | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return a row for each input, file (or file and row) and what Deployed.predict says; and what
     was left out.
 
     paths : image files, and folders that are searched for them, hidden files and other kinds left
     out; where the guard was made for outputs, files or folders of features and logits, as module
-    feature_files reads them. alpha : None for that of the guard. skip : leave images out that
-    cannot be read. fdr : None, or the share of the flagged that may be false, by which all inputs
-    together are judged instead of each at alpha (conformal.discoveries). Raises InputError where a
-    file is missing, corrupt, or not as the guard expects it.
+    feature_files reads them. skip : leave images out that cannot be read. At most one says what is
+    flagged, else it is the guard's own alpha. alpha, error : as in Deployed.predict. fdr : the
+    share of the flagged that may be false, by which all inputs together are judged
+    (conformal.discoveries). Raises InputError where a file is missing, corrupt, or not as the guard
+    expects it, and where more than one rule is given.
     """
+    asked = {"alpha": alpha, "fdr": fdr, "error": error}
+    params = {name: value for name, value in asked.items() if value is not None}
+    if len(params) > 1:
+        raise InputError(
+            "mistakes check", f"{' and '.join(params)} are given, expected one of them"
+        )
     if fdr is not None:
         conformal.discoveries(np.ones(1), fdr)  # refused before anything is computed
-        answer, left_out = check(guard, paths, alpha, skip)
+        answer, left_out = check(guard, paths, None, skip)
         return answer.assign(flagged=conformal.discoveries(answer["p"].to_numpy(), fdr)), left_out
-    params = {} if alpha is None else {"alpha": alpha}
     if guard.form.shape is None:
         return pd.concat([_given(guard, path, params) for path in paths], ignore_index=True), []
     found = [_images(path) for path in paths]

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import stats
 
 from mistakes.artifacts import Array
-from mistakes.statistics.resampling import bootstrap_weights, pairs_won, rank
+from mistakes.statistics import intervals, roc
+from mistakes.statistics.resampling import bootstrap_weights
 
 Parts = Sequence[tuple[Any, Any]]
 WHOLE: Parts = [(slice(None), slice(None))]
@@ -49,25 +50,21 @@ def a12(
     Vargha and Delaney's A12 (2000), the AUROC. ``paired``: f and s (n,) are resampled together.
     Without a pair within a stratum there is no evidence: 0.5 within [0, 1].
     """
-    ranked = [(i, j, rank(f[i], s[j])) for i, j in parts]
-    if not ranked:
+    if not parts:
         return 0.5, 0.0, 1.0
 
     def within(of_f: Array, of_s: Array) -> Array:
-        won = sum(pairs_won(r, of_f[i], of_s[j]) for i, j, r in ranked)
-        pairs = sum(
-            of_f[i].sum(0, dtype=np.float64) * of_s[j].sum(0, dtype=np.float64)
-            for i, j, _ in ranked
-        )
+        both = [(roc.weighted(f[i], of_f[i]), roc.weighted(s[j], of_s[j])) for i, j in parts]
+        won = sum(roc.pairs_won(a, b) for a, b in both)
+        pairs = sum(a.below[-1].astype(np.float64) * b.below[-1] for a, b in both)
         return np.divide(won, pairs, out=np.full(np.shape(pairs), 0.5), where=np.asarray(pairs) > 0)
 
     values = []
     for weights in bootstrap_weights(len(f), resamples, rng):
         other = weights if paired else next(bootstrap_weights(len(s), weights.shape[1], rng))
         values.append(within(weights, other))
-    tail = (1 - confidence_level) / 2
-    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
-    return float(within(np.ones((len(f), 1)), np.ones((len(s), 1)))[0]), float(low), float(high)
+    plain = within(np.ones((len(f), 1)), np.ones((len(s), 1)))[0]
+    return float(plain), *intervals.percentile(np.concatenate(values), confidence_level)
 
 
 def a12_null_sd(f: int, s: int, parts: Parts) -> float | None:
@@ -147,10 +144,11 @@ def hodges_lehmann_paired(difference: Array, confidence_level: float) -> tuple[f
     >>> hodges_lehmann_paired(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), 0.9)[0]
     3.5
     """
+    # the Walsh averages are sums of halves i <= j
     half, n = (
         np.sort(difference) / 2,
         len(difference),
-    )  # the Walsh averages are sums of halves i <= j
+    )
     return _shift(
         half, half, np.arange(n), np.sqrt(n * (n + 1) * (2 * n + 1) / 24), confidence_level
     )
@@ -180,10 +178,11 @@ def _kth_sum(x: Array, y: Array, first: Array, k: int) -> float:
     made.
     """
     low, high = x.min() + y[0], x.max() + y[-1]
+    # of each x_i, the sums within the bounds are j in [below, upto)
     below, upto = (
         first,
         np.full(len(x), len(y)),
-    )  # of each x_i, the sums within the bounds are j in [below, upto)
+    )
     while (upto - below).sum() > WINDOW and low < (middle := (low + high) / 2) < high:
         ends = np.maximum(np.searchsorted(y, middle - x, side="right"), first)
         if (ends - first).sum() <= k:

@@ -8,13 +8,14 @@ from scipy import stats
 
 from mistakes.artifacts import Array
 
+# quantiles; Harrell, Regression Modeling Strategies (2015), table 2.3
 KNOTS = (
     0.05,
     0.275,
     0.5,
     0.725,
     0.95,
-)  # quantiles; Harrell, Regression Modeling Strategies (2015), table 2.3
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ def added_value(failed: Array, known: Array, score: Array, confidence_level: flo
         _standard(np.column_stack([np.ones(len(failed)), known])), full_matrices=False
     )
     base = u[:, sizes > 1e-8 * sizes[0]] * np.sqrt(len(failed))
-    rest = score - base @ (base.T @ score) / len(
-        failed
-    )  # the coefficient of the rest is that of the score
+    # the coefficient of the rest is that of the score
+    rest = score - base @ (base.T @ score) / len(failed)
     scale = float(rest.std())
     if scale <= 1e-8 * float(np.abs(score).max()):
         return Added(1.0)
@@ -104,8 +104,7 @@ def _fit(failed: Array, columns: Array) -> tuple[float, float, float, bool]:
             fitted = model.fit(disp=0, maxiter=100)
             return float(fitted.llf), float(fitted.params[-1]), float(fitted.bse[-1]), True
         except (Warning, np.linalg.LinAlgError):
-            warnings.simplefilter(
-                "ignore"
-            )  # separated: approach the supremum, which the coefficients never reach
+            # separated: approach the supremum, which the coefficients never reach
+            warnings.simplefilter("ignore")
             fitted = model.fit(disp=0, maxiter=1000, method="bfgs", skip_hessian=True)
             return float(fitted.llf), float(fitted.params[-1]), float("inf"), False

@@ -1,5 +1,4 @@
-"""Vectorised resampling that scipy lacks: a stratified permutation test, and AUROC under bootstrap
-weights.
+"""Vectorised resampling that scipy lacks: a stratified permutation test, and bootstrap weights.
 
 Results do not depend on how the resamples are cut into batches.
 """
@@ -40,9 +39,8 @@ def stratified_permutation(
         if m in (0, n):
             continue
         here = here - here.mean()  # only for precision: the sum of a subset then stays near 0
-        scale = n / (
-            n - m
-        )  # with mean 0, the group's sum times this is m times (mean of group - mean of others)
+        # with mean 0, the group's sum times this is m times (mean of group - mean of others)
+        scale = n / (n - m)
         observed += scale * here[chosen].sum()
         null += scale * _subset_sums(here, m, resamples, rng)
         members += m
@@ -103,57 +101,3 @@ def bootstrap_weights(
         yield (
             np.bincount(drawn.ravel(), minlength=n * columns).reshape(n, columns).astype(np.float32)
         )
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Where positives stand among negatives, found once and used under any weights."""
-
-    negative_order: Array  # negatives by score
-    below: Array  # (p,) how many negatives score lower than each positive
-    not_above: Array  # (p,) how many negatives score at most as high
-
-
-def rank(positives: Array, negatives: Array) -> Ranked:
-    """Rank the scores of positives (p,) among those of negatives (n,)."""
-    negative_order = np.argsort(negatives, kind="stable")
-    ordered = negatives[negative_order]
-    return Ranked(
-        negative_order,
-        np.searchsorted(ordered, positives, side="left"),
-        np.searchsorted(ordered, positives, side="right"),
-    )
-
-
-def _cumulated(weights: Array) -> Array:
-    """Return float32 (n + 1, b): the weight of the first 0, 1, ..., n samples; whole numbers, so
-    exact.
-    """
-    sums = np.zeros((len(weights) + 1, weights.shape[1]), np.float32)
-    np.cumsum(weights, axis=0, out=sums[1:])
-    return sums
-
-
-def pairs_won(ranked: Ranked, positive: Array, negative: Array) -> Array:
-    """Return the weight of pairs in which the positive scores higher, ties counted half, float64
-    (b,); see auroc.
-    """
-    below = _cumulated(negative[ranked.negative_order])
-    return (positive * (below[ranked.below] + below[ranked.not_above])).sum(0, dtype=np.float64) / 2
-
-
-def auroc(ranked: Ranked, positive: Array, negative: Array) -> Array:
-    """Return P(positive scores higher) + P(tie) / 2, float64 (b,), under weights (p, b) and (n, b);
-    ones are plain.
-
-    Examples
-    --------
-    >>> ranked = rank(np.array([3.0, 4.0]), np.array([1.0, 2.0, 3.5]))
-    >>> auroc(ranked, np.ones((2, 1)), np.ones((3, 1))).round(3).tolist()
-    [0.833]
-    """
-    return (
-        pairs_won(ranked, positive, negative)
-        / positive.sum(0, dtype=np.float64)
-        / negative.sum(0, dtype=np.float64)
-    )

@@ -16,9 +16,8 @@ class Weighted:
 
     scores: Array  # (n,)
     weights: Array  # float32 (n, b), whole numbers
-    below: (
-        Array  # float32 (n + 1, b): the weight of the first 0, 1, ..., n; whole numbers, so exact
-    )
+    # float32 (n + 1, b): the weight of the first 0, 1, ..., n; whole numbers, so exact
+    below: Array
 
     def at_least(self, thresholds: Array) -> Array:
         """Return the weight that scores at least each of ``thresholds`` (m,) as (m, b)."""
@@ -38,6 +37,21 @@ def weighted(scores: Array, weights: Array) -> Weighted:
     return Weighted(scores[order], ordered, below)
 
 
+def pairs_won(positives: Weighted, negatives: Weighted) -> Array:
+    """Return the weight of the pairs in which the positive scores higher, ties half, float64 (b,).
+
+    Examples
+    --------
+    >>> ones = np.ones((2, 1))
+    >>> f, s = weighted(np.array([3.0, 4.0]), ones), weighted(np.array([1.0, 3.5]), ones)
+    >>> pairs_won(f, s).tolist()
+    [3.0]
+    """
+    below = np.searchsorted(negatives.scores, positives.scores, side="left")
+    twice = negatives.below[below] + negatives.at_most(positives.scores)
+    return (positives.weights * twice).sum(0, dtype=np.float64) / 2
+
+
 def auroc(positives: Weighted, negatives: Weighted) -> Array:
     """Return P(positive scores higher) + P(tie) / 2, float64 (b,).
 
@@ -47,9 +61,7 @@ def auroc(positives: Weighted, negatives: Weighted) -> Array:
     >>> auroc(weighted(np.array([3.0, 4.0]), ones), weighted(np.array([1.0, 3.5]), ones)).tolist()
     [0.75]
     """
-    below = np.searchsorted(negatives.scores, positives.scores, side="left")
-    twice = negatives.below[below] + negatives.at_most(positives.scores)
-    won = (positives.weights * twice).sum(0, dtype=np.float64) / 2
+    won = pairs_won(positives, negatives)
     return won / positives.below[-1].astype(np.float64) / negatives.below[-1]
 
 

@@ -58,7 +58,7 @@ def test_above_the_threshold_is_a_p_value_of_at_most_alpha(
     limit = adaptive.threshold(calibration, alpha)
     s = np.r_[rng.normal(size=1000).round(1), calibration, calibration + 1e-9, 9.0]
     assert np.array_equal(s > limit, conformal.p_values(calibration, s) <= alpha)
-    with pytest.raises(ArgumentError, match="detection.alpha is 0.009, expected at least 1/100"):
+    with pytest.raises(ArgumentError, match="alpha is 0.009, expected at least 1/100"):
         adaptive.threshold(calibration, 0.009)
 
 

@@ -24,6 +24,29 @@ def test_unknown_attacks_and_arguments_are_named(system: System) -> None:
         run(system, "GradientSignAttack", "linf", epsilon=1.0)
 
 
+class Shift:
+    """An attack of one's own: it makes images brighter."""
+
+    def __init__(self, predict: torch.nn.Module, eps: float = 0.1, num_classes: int = 10) -> None:
+        self.predict, self.eps, self.num_classes = predict, eps, num_classes
+
+    def perturb(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x + self.eps).clamp(0, 1)
+
+
+def test_an_attack_of_one_s_own_is_one_like_the_others(system: System, monkeypatch) -> None:
+    monkeypatch.setitem(adversaries.ATTACKS, "Shift", Shift)
+    adversaries.check("Shift", {"eps": 0.2}, "attacks.x")
+    with pytest.raises(ArgumentError, match="is 'size', expected one of eps"):
+        adversaries.check("Shift", {"size": 0.2}, "attacks.x")
+    made = run(system, "Shift", "linf", eps=0.2)
+    assert made.gradients == 0  # a black-box attack
+    assert made.linf.max() == pytest.approx(51 / 255)
+    assert adversaries.eps("Shift", {}) == 0.1
+    with pytest.raises(ArgumentError, match="a class of advertorch.attacks: .*Shift"):
+        adversaries.check("NoSuchAttack", {}, "attacks.x")
+
+
 ARGUMENTS = [
     (
         "LinfSPSAAttack",

@@ -13,6 +13,7 @@ from mistakes.data.features import Batch
 from mistakes.detectors import density, guard
 from mistakes.errors import InputError
 from mistakes.serving import guard_model
+from mistakes.statistics import acceptance
 
 CPU = torch.device("cpu")
 
@@ -118,8 +119,12 @@ def test_a_guard_for_outputs_takes_one_logit_and_refuses_probabilities(rng) -> N
     batch = Batch(z, both)
     densities = density.evaluate(flow.log_joints_at, z, batch.predicted)
     fitted = guard.fit(batch, batch, densities, guard.Settings(0, 8, 1, 64, 0.01))
-    form = guard_model.Form(["no", "yes"], None, None, "penultimate", None, 100, [], 0.1, "correct")
-    deployed = guard_model.Deployed(form, None, flow, fitted, fitted.score(batch, densities))
+    form = guard_model.Form(
+        ["no", "yes"], None, None, "penultimate", None, 100, [], 0.1, 0.1, "correct"
+    )
+    scores = fitted.score(batch, densities)
+    accepted = acceptance.curve(scores, scores, np.zeros(300, bool))
+    deployed = guard_model.Deployed(form, None, flow, fitted, scores, accepted)
     expected = deployed.predict({"features": z, "logits": both})
     for one in (odds, odds[:, None]):
         assert deployed.predict({"features": z, "logits": one}).equals(expected)

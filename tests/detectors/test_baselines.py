@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 import torch
 from pytorch_ood.detector import (
+    ASH,
     GEN,
     GMM,
     KNN,
     RMD,
+    SCALE,
     EnergyBased,
     Entropy,
     Mahalanobis,
     MaxLogit,
     MaxSoftmax,
+    NNGuide,
+    ReAct,
     ViM,
+    fDBD,
 )
 from scipy import special, stats
 from sklearn.covariance import EmpiricalCovariance, ledoit_wolf
@@ -24,7 +29,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from mistakes.detectors import baselines, feature_based, gaussians
 from mistakes.detectors.baselines import Settings
-from mistakes.errors import InputError
+from mistakes.errors import ArgumentError, InputError
 
 SETTINGS = Settings(
     0,
@@ -36,6 +41,7 @@ SETTINGS = Settings(
     knn_bank=500,
     vim_share=0.5,
 )
+OF_LAST_LAYER = ("vim", "fdbd", "react", "ash", "scale")
 MEANS = np.array([[0.0, 0, 0, 0, 2], [4, 1, 0, 0, 2], [0, 4, 2, 1, 2]])
 PRIORS = np.array([0.5, 0.3, 0.2])
 W, B = np.random.default_rng(9).normal(size=(3, 5)), np.array([0.5, -1.0, 2.0])
@@ -80,7 +86,7 @@ def fitted(rng: np.random.Generator) -> baselines.Baselines:
 def test_scores_of_logits_have_their_closed_forms(fitted, rng: np.random.Generator) -> None:
     z = np.zeros((20, 5), np.float32)
     f = rng.normal(scale=4, size=(20, 4)).astype(np.float32)
-    found = fitted.score(z, f)
+    found = fitted.score(z, f, ["msp", "entropy", "energy", "max_logit", "gen"])
     p = special.softmax(f.astype(float), axis=1)
     assert found["msp"] == pytest.approx(-p.max(1))
     assert found["entropy"] == pytest.approx(stats.entropy(p, axis=1))
@@ -118,6 +124,125 @@ def test_gen_and_entropy_agree_with_pytorch_ood_until_it_clips_probabilities(fit
     assert (
         GEN.score(confident)[0] == GEN.score(confident)[1]
     ).item()  # clipped: a tie, and no gradient
+
+
+def test_doctor_and_sirc_have_their_papers_formulas_also_where_p_rounds_to_1(
+    rng: np.random.Generator,
+) -> None:
+    (z, f, labels), (new, logits, _) = draw(500, rng), draw(40, rng)
+    found = baselines.fit(z, f, labels, SETTINGS).score(new, logits, ["doctor", "sirc"])
+    p = special.softmax(logits.astype(float), axis=1)
+    squares = (p**2).sum(1)
+    assert found["doctor"] == pytest.approx((1 - squares) / squares, rel=1e-6, abs=1e-12)
+    length = np.abs(z.astype(float)).sum(1)
+    a, b = length.mean() - 3 * length.std(ddof=1), 1 / length.std(ddof=1)
+    combined = (1 - p.max(1)) * (1 + np.exp(-b * (np.abs(new.astype(float)).sum(1) - a)))
+    assert found["sirc"] == pytest.approx(np.log(combined), abs=1e-6)
+    sure = np.array([[60.0, 0.0, 0.0], [61.0, 0.0, 0.0]], np.float32)
+    apart = baselines.fit(z, f, labels, SETTINGS).score(new[:1].repeat(2, 0), sure)
+    assert apart["doctor"][0] > apart["doctor"][1] > 0
+    assert apart["sirc"][0] > apart["sirc"][1]
+
+
+# detectors that ask the last layer again
+
+
+@pytest.fixture
+def linear_head() -> torch.nn.Linear:
+    head = torch.nn.Linear(5, 3)
+    head.load_state_dict({"weight": torch.as_tensor(W), "bias": torch.as_tensor(B)})
+    return head.requires_grad_(False)
+
+
+def theirs(name: str, head: torch.nn.Linear, z: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The scores of pytorch-ood, which has the two parts of a network."""
+    known, asked = torch.as_tensor(z), torch.as_tensor(new)
+    if name in ("ash", "scale"):
+        flat = {"backbone": torch.nn.Identity(), "head": lambda maps: head(maps.flatten(1))}
+        library = ASH(**flat) if name == "ash" else SCALE(**flat, percentile=0.85)
+        return library.predict_feature_maps(asked[:, :, None, None]).numpy()
+    if name == "react":
+        bound = torch.quantile(known, 0.9).item()
+        library = ReAct(torch.nn.Identity(), head, threshold=bound)
+        return library.predict_feature_maps(asked).numpy()
+    library = fDBD(None, head) if name == "fdbd" else NNGuide(None, head, k=SETTINGS.knn_k)
+    return library.fit_features(known, torch.zeros(len(z)).long()).predict_features(asked).numpy()
+
+
+@pytest.mark.parametrize("name", ["react", "ash", "scale", "fdbd", "nnguide"])
+def test_the_last_layer_s_detectors_agree_with_pytorch_ood(
+    name: str, linear_head: torch.nn.Linear, rng: np.random.Generator
+) -> None:
+    (z, _, labels), (new, _, _) = draw(450, rng), draw(60, rng)
+    z, new = np.abs(z), np.abs(new)  # as after a ReLU
+    (f, logits) = ((x @ W.T + B).astype(np.float32) for x in (z, new))
+    found = baselines.fit(z, f, labels, SETTINGS, [name]).score(new, logits)[name]
+    assert found == pytest.approx(theirs(name, linear_head, z, new), rel=2e-3, abs=2e-3)
+
+
+def test_the_last_layer_is_found_and_refused_where_it_is_not_linear(
+    rng: np.random.Generator,
+) -> None:
+    z, f, labels = draw(300, rng)
+    data = baselines._data(z, f, labels, torch.device("cpu"))
+    weight, bias = data.last_layer
+    assert weight.numpy() == pytest.approx(W, abs=1e-5)
+    assert bias.numpy() == pytest.approx(B, abs=1e-4)
+    bent = baselines.fit(z, f**2, labels, SETTINGS)
+    for name in OF_LAST_LAYER:
+        assert "not linear in the features" in bent.left_out[name]
+
+
+def test_rows_of_zeros_have_finite_scores_with_finite_gradients(rng: np.random.Generator) -> None:
+    detectors = baselines.fit(*draw(300, rng), SETTINGS)
+    z = torch.zeros(2, 5).double().requires_grad_()
+    for name, score in detectors(z, torch.zeros(2, 3)).items():
+        assert score.isfinite().all(), name
+        if score.requires_grad:
+            (gradient,) = torch.autograd.grad(score.sum(), z, retain_graph=True)
+            assert gradient.isfinite().all(), name
+
+
+# neighbours
+
+
+def test_trust_score_and_lid_are_those_of_scikit_learn_s_neighbours(
+    rng: np.random.Generator,
+) -> None:
+    (z, f, labels), (new, logits, _) = draw(400, rng), draw(50, rng)
+    found = baselines.fit(z, f, labels, SETTINGS).score(new, logits, ["trust_score", "lid"])
+    bank, asked = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (z, new))
+    near = NearestNeighbors(n_neighbors=7).fit(bank).kneighbors(asked)[0].astype(float)
+    lid = -1 / np.log(near / near[:, -1:]).mean(1)
+    assert found["lid"] == pytest.approx(lid, rel=2e-3)
+    nearest = np.stack(
+        [
+            NearestNeighbors(n_neighbors=1).fit(bank[labels == c]).kneighbors(asked)[0][:, 0]
+            for c in range(3)
+        ],
+        axis=1,
+    )
+    predicted = logits.argmax(1)
+    rows = np.arange(50)
+    own = nearest[rows, predicted].copy()
+    nearest[rows, predicted] = np.inf
+    assert found["trust_score"] == pytest.approx(own / nearest.min(1), rel=2e-3)
+
+
+def test_a_class_that_the_bank_lacks_is_as_far_as_can_be(rng: np.random.Generator) -> None:
+    z, f, _ = draw(100, rng)
+    fitted = baselines.fit(z, f, np.zeros(100, int), SETTINGS, ["trust_score"])
+    sure = np.array([[9.0, 0, 0], [0, 9.0, 0]], np.float32)
+    of_class, of_none = fitted.score(z[:1].repeat(2, 0), sure)["trust_score"]
+    assert of_class < 1e-3 < 1e3 < of_none
+
+
+def test_a_detector_s_name_must_do_as_a_column(monkeypatch, rng: np.random.Generator) -> None:
+    for name in ("p_knn", "a.b", "KNN"):
+        monkeypatch.setitem(baselines.DETECTORS, name, feature_based.KNN)
+        with pytest.raises(ArgumentError, match=f"DETECTORS is '{name}', expected small letters"):
+            baselines.fit(*draw(50, rng), SETTINGS)
+        monkeypatch.delitem(baselines.DETECTORS, name)
 
 
 # Gaussians
@@ -304,11 +429,10 @@ def test_vim_needs_logits_that_are_linear_in_the_features(rng: np.random.Generat
         np.zeros_like(f),
     ):  # not linear; constant, of which there is no misfit
         found = baselines.fit(z, other, labels, SETTINGS)
-        assert found.left_out == {
-            "vim": "the logits are not linear in the features of this features.layer"
-        }
-        assert found.names == tuple(name for name in baselines.NAMES if name != "vim")
-    without = baselines.fit(z, np.tanh(f), labels, dataclasses.replace(SETTINGS, vim_share=None))
+        reason = "the logits are not linear in the features of this features.layer"
+        assert found.left_out == dict.fromkeys(OF_LAST_LAYER, reason)
+        assert found.names == tuple(name for name in baselines.NAMES if name not in OF_LAST_LAYER)
+    without = baselines.fit(z, f, labels, dataclasses.replace(SETTINGS, vim_share=None))
     assert without.names == tuple(name for name in baselines.NAMES if name != "vim")
     assert tuple(without.score(z[:3], f[:3])) == without.names
 
@@ -416,14 +540,14 @@ def test_a_file_of_another_kind_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "name", "reason"),
     [
-        ({"knn_k": 200}, "knn", "detectors.knn_k is 200, and the bank has 100 images"),
-        ({"knn_k": 60, "knn_bank": 50}, "knn", "detectors.knn_k is 60, and the bank has 50 images"),
+        ({"knn_k": 200}, "knn", "knn_k is 200, and the bank has 100 images"),
+        ({"knn_k": 60, "knn_bank": 50}, "knn", "knn_k is 60, and the bank has 50 images"),
         (
             {"gmm_principal": 6},
             "gmm",
-            "detectors.gmm_principal is 6, and 5 directions of the features vary",
+            "gmm_principal is 6, and 5 directions of the features vary",
         ),
-        ({"gmm_components": 200}, "gmm", "detectors.gmm_components is 200, and fit has 100 images"),
+        ({"gmm_components": 200}, "gmm", "gmm_components is 200, and fit has 100 images"),
         ({"vim_share": 0.99}, None, ""),  # int(0.99 * 5) leaves one direction
     ],
 )
@@ -432,8 +556,9 @@ def test_baselines_that_the_features_cannot_meet_are_left_out(
 ) -> None:
     data = draw(100, rng)
     found, costs = baselines.measure(*data, dataclasses.replace(SETTINGS, **change), *data[:2])
-    assert found.left_out == ({name: reason} if name else {})
-    assert set(found.names) == set(baselines.NAMES) - {name}
+    alike = ("knn", "nnguide", "lid") if name == "knn" else (name,) * bool(name)
+    assert found.left_out == dict.fromkeys(alike, reason)
+    assert set(found.names) == set(baselines.NAMES) - set(alike)
     assert {key.split(".")[0] for key in costs} == set(found.names)
     baselines.save(found, tmp_path / "b")
     loaded = baselines.load(tmp_path / "b")
@@ -467,9 +592,7 @@ def test_features_that_do_not_vary_leave_the_gaussians_out(rng: np.random.Genera
     z[:, 2:] = 0  # two directions vary, and the principal space takes them
     settings = dataclasses.replace(SETTINGS, gmm_principal=2, vim_share=0.8)
     found = baselines.fit(z, z[:, :2], labels * 0, settings)
-    assert found.left_out == {
-        "vim": "detectors.vim_share is 0.8, and nothing of the features is left over"
-    }
+    assert found.left_out == {"vim": "vim_share is 0.8, and nothing of the features is left over"}
 
 
 @pytest.mark.parametrize("columns", [1, 5])

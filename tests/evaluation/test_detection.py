@@ -150,7 +150,10 @@ def test_a_set_with_few_failures_is_in_every_table_or_in_none_and_said(
 ) -> None:
     few = with_failures(table, origin, name, number)
     found = detection.evaluate(few, SCORES, SETTINGS)
-    key, shown = ("mistakes" if origin == "id" else origin, name), number >= score_table.LEAST
+    key, shown = (
+        ("mistakes" if origin == "id" else origin, name),
+        number >= score_table.MIN_FAILURES,
+    )
     for part in (
         found.sets,
         differences.differences(few, found, SETTINGS),

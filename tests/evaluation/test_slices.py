@@ -1,6 +1,7 @@
 """Slices against closed forms and simulation."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -42,8 +43,43 @@ def test_holm_holds_the_family_and_the_worst_comes_first(monkeypatch) -> None:
 
 
 def test_slices_of_few_inputs_are_left_out() -> None:
-    few = Slice(kind="folder", name="a", rows=np.arange(slices.LEAST - 1))
+    few = Slice(kind="folder", name="a", rows=np.arange(slices.MIN_INPUTS - 1))
     assert not len(a_table(np.ones(50, bool), [few]))
+
+
+def test_columns_beside_the_label_are_slices_where_they_group() -> None:
+    columns = pd.DataFrame(
+        {
+            "folder": ["day", "night", "day", "day"],
+            "camera": ["a"] * 4,  # one value: no group
+            "patient": [1, 1, 2, None],
+        }
+    )
+    found = {(s.kind, s.name): s.rows.tolist() for s in slices.of_columns(columns)}
+    assert found["folder", "night"] == [1]
+    assert found["folder", "day"] == [0, 2, 3]
+    assert {kind for kind, _ in found} == {"folder", "patient"}
+    many = pd.DataFrame({"file": [str(i) for i in range(slices.VALUES + 1)]})
+    assert slices.of_columns(many) == []
+
+
+def test_members_name_the_inputs_of_each_slice() -> None:
+    test = pd.DataFrame(
+        {"label": [0, 1, 1], "prediction": [0, 0, 1], "correct": [True, False, True]},
+        index=[7, 8, 9],
+    )
+    night = Slice(kind="folder", name="night", rows=np.array([1, 2]))
+    rows = slices.members([night], test, ["a.png", "b.png", "c.png"]).to_dict("records")
+    assert [row["input"] for row in rows] == ["b.png", "c.png"]
+    assert rows[0] == {
+        "kind": "folder",
+        "name": "night",
+        "input": "b.png",
+        "label": 1,
+        "prediction": 0,
+        "correct": False,
+    }
+    assert list(slices.members([], test, []).columns) == list(rows[0])
 
 
 def test_pairs_hold_what_is_taken_for_one_another() -> None:

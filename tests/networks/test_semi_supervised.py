@@ -61,11 +61,11 @@ def test_labels_are_a_share_of_each_class_fixed_by_the_seed(rng: np.random.Gener
 def test_baselines_know_no_label_that_the_classifier_did_not_know(rng: np.random.Generator) -> None:
     truth, logits = np.repeat([0, 1, 2], 20), rng.normal(size=(60, 3))
     known = label_budget.labelled(truth, 6, 3)
-    found = label_budget.completed(truth, logits, 6, 3)
+    found = label_budget.fill_in(truth, logits, 6, 3)
     assert np.array_equal(found[known], truth[known])
     others = np.setdiff1d(np.arange(60), known)
     assert np.array_equal(found[others], logits.argmax(1)[others])
-    assert np.array_equal(label_budget.completed(truth, logits, "all", 3), truth)
+    assert np.array_equal(label_budget.fill_in(truth, logits, "all", 3), truth)
 
 
 # strong changes

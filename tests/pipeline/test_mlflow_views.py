@@ -12,6 +12,7 @@ from checkouts import Checkout
 from mlflow import MlflowClient
 
 from mistakes.pipeline import mlflow_views
+from mistakes.report import plots
 from mistakes.serving import guard_model
 
 
@@ -52,6 +53,15 @@ def test_tables_are_in_the_form_that_mlflow_compares(
     found = pd.read_json(io.StringIO(path.read_text()), orient="split")
     table = pd.read_csv(reproduced.folder / "data/detection/smoke/macro.csv")
     pd.testing.assert_frame_equal(found, table, check_exact=False)
+
+
+def test_figures_are_those_of_the_tables(reproduced: Checkout, row: Any) -> None:
+    paths = (reproduced.folder / "mlartifacts").rglob(f"{row.info.run_id}/**/figures/*.svg")
+    found = {path.stem: path.read_text() for path in paths}
+    assert set(found) == {"deciles", "heat", "roc"}
+    folder = reproduced.folder / "data/detection/smoke"
+    assert found["deciles"] == plots.deciles(pd.read_csv(folder / "deciles.csv"))
+    assert f"{pd.read_csv(folder / 'heat.csv')['auroc'].max():.3f}" in found["heat"]
 
 
 def test_the_guard_is_the_newest_model_under_the_classifier_s_name(

@@ -447,3 +447,20 @@ def test_a_stage_typed_in_a_subfolder_takes_paths_from_there(larger: Checkout) -
     ).read_bytes()
     shutil.rmtree(larger.folder / "data/again")
     assert not (below.folder / "data").exists()
+
+
+def test_docstrings_name_the_error_that_is_raised() -> None:
+    """A caller catches what the docstring says: InputError of a file, ArgumentError of a value."""
+    wrong = []
+    for path in sorted((ROOT / "mistakes").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            said = isinstance(node, ast.FunctionDef) and ast.get_docstring(node)
+            if not said or "Raises" not in said:
+                continue
+            raised = {
+                getattr(inner.exc.func, "id", "")
+                for inner in ast.walk(node)
+                if isinstance(inner, ast.Raise) and isinstance(inner.exc, ast.Call)
+            } & {"InputError", "ArgumentError"}
+            wrong += [f"{path.name}: {node.name}: {kind}" for kind in raised if kind not in said]
+    assert wrong == []

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import pytest
 from checkouts import Checkout
 from PIL import Image
 
+import stages.explore
+from mistakes.artifacts import save_arrays, save_csv, save_json
 from mistakes.evaluation import score_table
 from mistakes.report import explore
+
+REPORT = "data/report/report.html"
 
 
 @pytest.fixture
@@ -130,5 +135,38 @@ def test_the_page_asks_for_nothing_from_elsewhere(reproduced: Checkout) -> None:
     assert "http" not in head
     assert len(page) < 10_000_000
     assert {one["name"] for one in data["classifiers"]} == {"smoke"}
-    link = '<a href="../explore/explore.html">'
-    assert link in (reproduced.folder / "data/report/report.html").read_text()
+    for here, text in (
+        (reproduced.folder / "data/explore", head + rest.partition("</script>")[2]),
+        (reproduced.folder / "data/report", (reproduced.folder / REPORT).read_text()),
+    ):
+        links = re.findall(r'<a href="([^"#]+)"', text)
+        assert [link for link in links if not (here / link).is_file()] == []
+        assert links
+
+
+def test_own_images_have_slices_by_folder_and_group(tmp_path: Path) -> None:
+    raw, data = tmp_path / "raw", tmp_path / "images"
+    save_json(raw / "dataset.json", {"dataset": "image_folder", "parts": ["train", "test"]})
+    for part, names in (("train", ["cat/1.png"]), ("test", ["cat/night/2.png", "dog/day/x/3.png"])):
+        rows = {"file": names, "sha256": ["0"] * len(names), "group": ["p"] * len(names)}
+        save_csv(raw / part / "files.csv", pd.DataFrame(rows))
+    save_arrays(data / "test", indices=np.array([2, 1, 0]))
+    names, beside = stages.explore.tested(raw, data)
+    assert names == ["dog/day/x/3.png", "cat/night/2.png", "cat/1.png"]
+    assert beside.to_dict("list") == {"group": ["p"] * 3, "folder": ["day/x", "night", ""]}
+    save_json(raw / "dataset.json", {"dataset": "mnist"})
+    names, beside = stages.explore.tested(raw, data)
+    assert names == ["row 2", "row 1", "row 0"]
+    assert not len(beside)
+
+
+def test_every_slice_names_its_inputs(reproduced: Checkout) -> None:
+    folder = reproduced.folder / "data/explore"
+    rows = pd.read_csv(folder / "smoke_slices.csv")
+    members = pd.read_csv(folder / "smoke_members.csv")
+    sizes = members.groupby(["kind", "name"]).agg(n=("input", "size"), right=("correct", "sum"))
+    for row in rows.to_dict("records"):
+        found = sizes.loc[row["kind"], row["name"]]
+        assert (found["n"], found["n"] - found["right"]) == (row["n"], row["errors"])
+    known = np.load(reproduced.folder / "data/images/test/indices.npy")
+    assert set(members["input"]) <= {f"row {i}" for i in known}

@@ -200,6 +200,9 @@ def test_the_command(reproduced: Checkout, test_images: np.ndarray, tmp_path: Pa
         (["nowhere", str(tmp_path / "a.png")], "nowhere/form.json: file is 'missing'"),
         ([str(MODEL), str(tmp_path / "a.png"), "--alpha", "0"], "alpha is 0.0"),
         ([str(MODEL), str(tmp_path / "a.png"), "--fdr", "1"], "fdr is 1.0"),
+        ([str(MODEL), str(tmp_path / "a.png"), "--error", "1"], "error is 1.0"),
+        ([str(MODEL), str(tmp_path / "a.png"), "--error", "1e-4"], "can be promised that"),
+        ([str(MODEL), str(tmp_path / "a.png"), "--error", "0.1", "--fdr", "0.1"], "one of them"),
     ):
         done = reproduced.run("mistakes", "check", *arguments, check=False)
         assert done.returncode == 2
