@@ -36,6 +36,7 @@ def main(run: Run, table: Path, calibration: Path, acceptance: Path, out: Path) 
     written: dict[str, pd.DataFrame] = {
         "detection": found.sets,
         "macro": found.macro,
+        "groups": detection.of_groups(found, section.groups, level),
         "heat": detection.heat(found.sets),
         "differences": differences.differences(inputs, found, settings),
         "mixtures": mixtures.mixtures(inputs, scores, section.mixtures, section.alpha),

@@ -58,6 +58,7 @@ def validated(document: dict[str, Any], where: str) -> Params:
         raise refusals.refusal(error, document, where) from None
     _check_given(values, where)
     _check_ood(values, where)
+    _check_groups(values, where)
     return values
 
 
@@ -108,6 +109,16 @@ def _check_ood(values: Params, where: str) -> None:
                 " names"
             )
             raise InputError(where, "ood.sets", name, expected)
+
+
+def _check_groups(values: Params, where: str) -> None:
+    known = {*sections.DRAWN, *values.ood.sets, *getattr(values.raw, "ood", ()), "novel_classes"}
+    for group, sets in values.detection.groups.items():
+        for name in sets:
+            if name not in known:
+                raise InputError(
+                    where, f"detection.groups.{group}", name, "OOD sets, or novel_classes"
+                )
 
 
 def decoded(data: bytes, where: object) -> str:

@@ -21,6 +21,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 # OOD sets that need no download
 DRAWN = (
+    "photographs",
     "digits",
     "glyphs",
     "uniform",
@@ -235,6 +236,7 @@ class Detection(Section):
     alphas: list[Share]
     errors: list[Share]
     delta: Share
+    groups: dict[Name, list[Name]]
     mixtures: dict[Name, Annotated[float, Field(ge=0, lt=1)]]
     bootstrap: Count
     confidence_level: Share

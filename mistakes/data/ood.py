@@ -20,6 +20,7 @@ def draw(name: str, test: Array, count: int, patch: int, seed: int) -> Array:
     """Return up to ``count`` images of set ``name`` as uint8 (m, c, h, w), like the ID images
     ``test`` (n, c, h, w).
 
+    photographs : crops of those that scikit-learn and scikit-image ship, of any place and size;
     digits : scikit-learn's, resized; glyphs : letters in the fonts that matplotlib ships; uniform,
     gaussian : noise, pixel by pixel; inverted, patch_shuffled : test images with grey values
     mirrored, or cut into squares of ``patch`` pixels that change places. Raises ArgumentError where
@@ -89,12 +90,7 @@ def _digits(test: Array, count: int, generator: np.random.Generator, _patch: int
 
 
 def _fonts() -> list[Path]:
-    specification = find_spec("matplotlib")  # found, not imported
-    if specification is None or specification.origin is None:
-        raise InputError(
-            "environment", "matplotlib", "missing", "an installed matplotlib (its fonts are drawn)"
-        )
-    folder = Path(specification.origin).parent / "mpl-data" / "fonts" / "ttf"
+    folder = _installed("matplotlib") / "mpl-data" / "fonts" / "ttf"
     found = sorted([*folder.glob("DejaVu*.ttf"), *folder.glob("STIXGeneral*.ttf")])
     # those hold signs of mathematics, and no letters
     return [font for font in found if "Display" not in font.name]
@@ -114,6 +110,59 @@ def _glyphs(test: Array, count: int, generator: np.random.Generator, _patch: int
         )
         pictures.append(picture)
     return _grey(pictures, channels)
+
+
+PHOTOGRAPHS = {
+    "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
+    "skimage/data": (
+        "astronaut.png",
+        "brick.png",
+        "camera.png",
+        "chelsea.png",
+        "clock_motion.png",
+        "coffee.png",
+        "coins.png",
+        "grass.png",
+        "gravel.png",
+        "hubble_deep_field.jpg",
+        "moon.png",
+        "motorcycle_left.png",
+        "retina.jpg",
+        "rocket.jpg",
+    ),
+}
+
+
+def _photographs(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
+    """Crop squares of 64 pixels to the shorter side, each photograph as often as any other."""
+    channels, height, width = test.shape[1:]
+    whole = []
+    for place, names in PHOTOGRAPHS.items():
+        package, _, folder = place.partition("/")
+        for name in names:
+            with Image.open(_installed(package) / folder / name) as file:
+                whole.append(file.convert("L" if channels == 1 else "RGB"))
+    crops = []
+    for _ in range(count):
+        picture = whole[generator.integers(len(whole))]
+        side = int(generator.integers(64, min(picture.size) + 1))
+        left, top = (int(generator.integers(0, length - side + 1)) for length in picture.size)
+        box = (left, top, left + side, top + side)
+        small = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        crops.append(np.asarray(small).reshape(height, width, channels))
+    return np.stack(crops).transpose(0, 3, 1, 2)
+
+
+def _installed(package: str) -> Path:
+    """Return the folder of a package, which is found, not imported; InputError where it is not
+    there.
+    """
+    specification = find_spec(package)
+    if specification is None or specification.origin is None:
+        raise InputError(
+            "environment", package, "missing", "an installed one (its images are used)"
+        )
+    return Path(specification.origin).parent
 
 
 def _uniform(test: Array, count: int, generator: np.random.Generator, _patch: int) -> Array:
@@ -151,6 +200,7 @@ def _patch_shuffled(test: Array, count: int, generator: np.random.Generator, pat
 
 
 _MAKERS: dict[str, Maker] = {
+    "photographs": _photographs,
     "digits": _digits,
     "glyphs": _glyphs,
     "uniform": _uniform,

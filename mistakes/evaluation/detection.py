@@ -13,7 +13,7 @@ from mistakes.artifacts import Array
 from mistakes.evaluation import score_table
 from mistakes.evaluation.score_table import evaluated, successes
 from mistakes.statistics import roc
-from mistakes.statistics.intervals import percentile, proportion
+from mistakes.statistics.intervals import Estimate, percentile, proportion
 from mistakes.statistics.resampling import bootstrap_weights
 
 STATISTICS = ("auroc", "aupr", "aupr_success", "fpr95")
@@ -43,6 +43,7 @@ class Evaluation:
     sets: pd.DataFrame
     macro: pd.DataFrame
     resampled: dict[str, dict[str, Array]]
+    of_sets: dict[str, dict[str, Array]]  # of each score, the resampled AUROCs of each set
 
 
 def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -> Evaluation:
@@ -67,11 +68,12 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
         for (cause, name), part in failures.items()
     ]
     rows: list[list[dict[str, object]]] = []
-    resampled = {}
+    resampled, of_sets = {}, {}
     for score in progress.bar(scores, "scores"):
         s = reference[score].to_numpy()
         ordered = [roc.weighted(s, weights) for weights in of_successes]
         by_cause: dict[str, list[Array]] = {cause: [] for cause, _ in failures}
+        of_sets[score] = dict[str, Array]()
         rows.append([])
         for (key, part), weights in zip(failures.items(), of_failures, strict=True):
             row: dict[str, object] = {
@@ -89,6 +91,7 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
                 row | measured | proportion(flagged, settings.confidence_level).columns("flagged")
             )
             by_cause[key[0]].append(aurocs)
+            of_sets[score][key[1]] = aurocs
         means = {cause: np.mean(values, axis=0) for cause, values in by_cause.items()}
         macro = (
             np.mean(list(means.values()), axis=0) if means else np.full(settings.bootstrap, np.nan)
@@ -96,7 +99,7 @@ def evaluate(table: pd.DataFrame, scores: tuple[str, ...], settings: Settings) -
         resampled[score] = means | {"macro": macro}
     flat = [row for of_a_set in zip(*rows, strict=True) for row in of_a_set]
     detection = pd.DataFrame(flat) if flat else _nothing()
-    return Evaluation(detection, _macro(detection, resampled, settings), resampled)
+    return Evaluation(detection, _macro(detection, resampled, settings), resampled, of_sets)
 
 
 def _nothing() -> pd.DataFrame:
@@ -164,6 +167,32 @@ def _measure(
         low, high = percentile(np.concatenate(resampled), confidence_level)
         found |= {name: float(plain[0]), f"{name}_low": low, f"{name}_high": high}
     return found, np.concatenate([part[0] for part in parts[1:]])
+
+
+def of_groups(
+    evaluation: Evaluation, groups: Mapping[str, Sequence[str]], confidence_level: float
+) -> pd.DataFrame:
+    """Return group, score, sets and auroc, the mean over the OOD sets of a group, with its
+    percentile bootstrap interval.
+
+    groups : names of OOD sets by group. Those that are not evaluated are left out, and a group of
+    none has no row.
+    """
+    ood = evaluation.sets[evaluation.sets["cause"] == "ood"]
+    plain = ood.set_index(["score", "set"])["auroc"]
+    rows = []
+    for group, names in groups.items():
+        there = [name for name in names if name in set(ood["set"])]
+        for score, resampled in evaluation.of_sets.items() if there else ():
+            drawn = np.mean([resampled[name] for name in there], axis=0)
+            mean = Estimate(
+                float(np.mean([plain[score, name] for name in there])),
+                *percentile(drawn, confidence_level),
+            )
+            row = {"group": group, "score": score, "sets": " ".join(there)}
+            rows.append(row | mean.columns("auroc"))
+    columns = ["group", "score", "sets", "auroc", "auroc_low", "auroc_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def heat(detection: pd.DataFrame) -> pd.DataFrame:

@@ -32,6 +32,7 @@ ARTIFACTS = (
     "scores/{name}/sets.csv",
     "detection/{name}/detection.csv",
     "detection/{name}/macro.csv",
+    "detection/{name}/groups.csv",
     "detection/{name}/heat.csv",
     "detection/{name}/differences.csv",
     "detection/{name}/mixtures.csv",

@@ -23,6 +23,7 @@ CAUSES = {"mistakes": "Mistakes", "adversarial": "Adversarial", "ood": "Out of d
 TABLES = (  # of stage detection
     "detection",
     "macro",
+    "groups",
     "heat",
     "differences",
     "mixtures",
@@ -155,6 +156,7 @@ def _classifier(
         "gain": one.scores_metrics["nll_test_gaussian"] - one.scores_metrics["nll_test"],
         "gap": one.scores_metrics["nll_test"] - one.flow_metrics["nll_fit"],
         "verdicts": [_verdict(row, family_alpha) for row in one.hypotheses],
+        "groups": _groups(tables["groups"], shown),
         "accepted": tables["accepted"].to_dict("records"),
         "calibrating": one.guard_metrics["n_calibrating"],
         "hypotheses": one.hypotheses,
@@ -215,6 +217,17 @@ def _operating(flagged: pd.DataFrame, alarms: pd.DataFrame, score: str) -> dict[
         "causes": {cause: {a: shares[cause, a] for a in alphas} for cause, _ in shares.index},
         "alarms": alarms[alarms["score"] == score].set_index("alpha").to_dict("index"),
     }
+
+
+def _groups(table: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:
+    """Return a row for each group of OOD sets: its name, its sets, and each score's AUROC."""
+    rows = []
+    for group, part in table[table["score"].isin(shown)].groupby("group", sort=False):
+        cells = {row["score"]: row for row in part.to_dict("records")}
+        best = max(cells, key=lambda score: cells[score]["auroc"])
+        sets = [title(name) for name in part["sets"].iloc[0].split()]
+        rows.append({"group": group, "sets": ", ".join(sets), "cells": cells, "best": best})
+    return rows
 
 
 def _undetected(

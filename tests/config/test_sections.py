@@ -19,6 +19,7 @@ SMOKE = (ROOT / "tests" / "smoke" / "params.yaml").read_text()
         ),
         ("severities: [1, 2, 3, 4, 5]", "severities: [1, 6]", "corruptions.severities.1 is 6"),
         ("ten_percent: 0.1}", "ten_percent: 1.0}", "detection.mixtures.ten_percent is 1.0"),
+        ("near: [novel_classes", "near: [novel", "detection.groups.near is 'novel', expected OOD"),
         ("kinds: [gaussian_noise", "kinds: [fog", "corruptions.kinds.0 is 'fog'"),
     ],
 )

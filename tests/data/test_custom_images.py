@@ -90,7 +90,7 @@ def test_own_ood_sets_beside_a_fetched_data_set(tmp_path: Path, stage: Stages) -
         ),
         (
             {"glyphs": "far"},
-            "expected other names than digits, glyphs, uniform, gaussian, inverted, patch_shuffled",
+            "expected other names than photographs, digits, glyphs, uniform, gaussian, inverted, ",
         ),
         (
             {"test": "far"},

@@ -20,6 +20,21 @@ from mistakes.evaluation import (
 from mistakes.statistics import intervals
 
 
+def test_groups_are_means_of_their_sets_with_intervals_of_the_same_resamples(evaluation) -> None:
+    groups = {"all": ["near", "far", "absent"], "one": ["near"], "none": ["absent"]}
+    rows = detection.of_groups(evaluation, groups, 0.95).set_index(["group", "score"])
+    assert set(rows.index) == {(group, score) for group in ("all", "one") for score in SCORES}
+    ood = evaluation.sets.query("cause == 'ood'").set_index(["set", "score"])
+    for score in SCORES:
+        whole, one = rows.loc["all", score], rows.loc["one", score]
+        assert whole["sets"] == "near far"
+        mean = (ood.loc[("near", score), "auroc"] + ood.loc[("far", score), "auroc"]) / 2
+        assert whole["auroc"] == pytest.approx(mean)
+        assert one["auroc_low"] == pytest.approx(ood.loc[("near", score), "auroc_low"])
+        expected = intervals.percentile(evaluation.resampled[score]["ood"], 0.95)
+        assert (whole["auroc_low"], whole["auroc_high"]) == pytest.approx(expected)
+
+
 def test_evaluation_agrees_with_plain_formulas_and_skips_what_is_no_failure(
     table, evaluation
 ) -> None:

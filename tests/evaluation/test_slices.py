@@ -79,7 +79,7 @@ def test_members_name_the_inputs_of_each_slice() -> None:
         "prediction": 0,
         "correct": False,
     }
-    assert list(slices.members([], test, []).columns) == list(rows[0])
+    assert list(slices.members([], test.iloc[:0], []).columns) == list(rows[0])
 
 
 def test_pairs_hold_what_is_taken_for_one_another() -> None:
