@@ -2,8 +2,8 @@
 
 A server imports the libraries once, none of the project, and forks for each ``python -m stages.X``,
 ``mistakes`` and ``dvc`` that a checkout runs: the same code, arguments, environment, folder, output
-and exit status. Kills start Python as users do, and so does the checkout that all others are copies
-of.
+and exit status. Kills start Python as users do, and test_repro.py holds a pipeline of plain
+processes to the bytes of a forked one.
 """
 
 import atexit

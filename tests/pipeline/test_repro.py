@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -195,6 +196,22 @@ def test_four_queued_experiments_on_two_workers(reproduced: Checkout) -> None:
     assert len(rows) == len(combinations) == 4
     assert {r.info.status for r in rows} == {"FINISHED"}
     assert len({r.data.tags["dvc.exp_name"] for r in rows}) == 4
+
+
+@pytest.mark.slow
+def test_plain_processes_make_the_bytes_of_forked_ones(
+    reproduced: Checkout, tmp_path: Path
+) -> None:
+    """What all other tests use is what a user's `dvc repro` in a fresh clone makes."""
+    plain = clone(tmp_path)
+    plain.run("dvc", "repro", PATH=plain.plain_path)
+    made, expected = (
+        yaml.safe_load((checkout.folder / "dvc.lock").read_text())["stages"]
+        for checkout in (plain, reproduced)
+    )
+    assert {name: stage.get("outs") for name, stage in made.items()} == {
+        name: stage.get("outs") for name, stage in expected.items()
+    }
 
 
 @pytest.mark.slow
