@@ -15,7 +15,7 @@ test: lint
 # more processes than cores, since servers, queues and kills are waited for
 test-all: lint
 	bash tests/servers.sh
-	pytest --numprocesses 4
+	pytest --numprocesses 3
 
 lint: $(BIN)/installed-test
 	ruff check .
