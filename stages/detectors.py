@@ -50,14 +50,13 @@ def fit_guard(
     run: Run,
     training: features.Batch,
     validation: features.Batch,
+    densities: np.ndarray,
     right: np.ndarray,
-    flow: density.Density,
 ) -> tuple[guards.Guard, pd.DataFrame]:
     """Return the guard, and the curve by which its shares were chosen, of no row where they were
-    not. right : bool (n,), which inputs of val count as correctly classified.
+    not. densities : of val. right : bool (n,), which of val count as correctly classified.
     """
     section = run.params.detectors.guard
-    densities = density.log_joints(flow, validation)
     settings = guards.Settings(**section.model_dump(exclude={"shares", "budget"}))
     guard = guards.fit(training, validation.take(right), densities[right], settings, run.device)
     if section.shares != "budget":
@@ -88,17 +87,18 @@ def main(
         for sentence in gaussians.rare(torch.as_tensor(of.copy()), load_json(classes), which):
             run.warn(sentence)
 
-    # then no label of val or cal is looked at
+    # labels of val and cal say from here on only which inputs are classified correctly
     calibrated_on_all = run.params.detectors.calibration == "all"
     right = (validation.predicted == truth_val) | calibrated_on_all
     flow_density = density.load(flow).to(run.device)
-    guard, curve = fit_guard(run, training, validation, right, flow_density)
+    densities = density.log_joints(flow_density, validation)
+    guard, curve = fit_guard(run, training, validation, densities, right)
     guards.save(guard, out / "guard.safetensors")
     save_csv(out / "shares.csv", curve)
 
     found = scoring.Detectors(flow_density, fitted, guard).score(calibration)
     table = scoring.table(found, calibration.logits, truth)
-    of_val = guard.score(validation, density.log_joints(flow_density, validation))
+    of_val = guard.score(validation, densities)
     accepted = acceptance.curve(of_val, found["guard"], ~table["correct"].to_numpy())
     save_csv(out / "acceptance.csv", accepted)
     calibrating = table[table["correct"] | calibrated_on_all].reset_index(drop=True)

@@ -103,9 +103,8 @@ def target(
 
     def compose(x: Tensor) -> tuple[Tensor, Tensor]:
         outputs = extractor.tensors(x)
-        return saturation.limit_lead(outputs.logits) if saturated else outputs.logits, score(
-            outputs
-        )
+        logits = saturation.limit_lead(outputs.logits) if saturated else outputs.logits
+        return logits, score(outputs)
 
     return compose
 

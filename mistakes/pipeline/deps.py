@@ -42,7 +42,7 @@ def closure(stage: str) -> set[str]:
 
 
 def listed(stage: str) -> list[str]:
-    """Return what dvc.yaml lists for it: folders of modules, or for the dear stages files."""
+    """Return what dvc.yaml lists for it: folders of modules, or for the expensive stages files."""
     files = closure(stage)
     if stage not in EXPENSIVE:
         files = {path if path.count("/") < 2 else path.rpartition("/")[0] for path in files}

@@ -17,7 +17,7 @@ from mistakes.data.precomputed import REASON
 from mistakes.evaluation import score_table
 from mistakes.evaluation.comparison import Comparison
 from mistakes.report import plots
-from mistakes.report.titles import TITLES, title
+from mistakes.report.titles import title
 
 CAUSES = {"mistakes": "Mistakes", "adversarial": "Adversarial", "ood": "Out of distribution"}
 TABLES = (  # of stage detection
@@ -172,9 +172,9 @@ def _classifier(
         "against": list(tables["differences"].query("cause == 'macro'")["against"].unique()),
         "undetected": _undetected(tables["undetected"], one.adaptive, shown),
         "mixtures": _mixtures(tables["mixtures"]),
-        "heat": plots.heat(tables["heat"], TITLES) if len(detection) else None,
+        "heat": plots.heat(tables["heat"]) if len(detection) else None,
         "differences": (
-            plots.differences(tables["differences"], "guard", TITLES) if len(detection) else None
+            plots.differences(tables["differences"], "guard") if len(detection) else None
         ),
         "shift": plots.shift(tables["shift"], "guard") if len(tables["shift"]) else None,
         "histogram": plots.histograms(tables["histogram"], groups),

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mistakes.artifacts import load_csv
-from mistakes.report.titles import TITLES
+from mistakes.report.titles import title
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 COLOURS = {"correct": "#000000", "mistakes": "#D55E00", "adversarial": "#CC79A7", "ood": "#0072B2"}
@@ -115,7 +115,7 @@ def roc(table: pd.DataFrame, score: str = "") -> str:
     return _svg(figure)
 
 
-def heat(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
+def heat(table: pd.DataFrame) -> str:
     """Draw AUROC of each score on each cause, the mean over its sets; scores by their mean."""
     wide = table.pivot(index="score", columns="cause", values="auroc")
     wide = wide[[cause for cause in NAMES if cause in wide.columns]]
@@ -123,7 +123,7 @@ def heat(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
     figure, axes = _figure(5.4, 0.6 + 0.3 * len(wide))
     axes.imshow(wide.to_numpy(), cmap="cividis", vmin=0.5, vmax=1, aspect="auto")
     axes.set_xticks(range(wide.shape[1]), [NAMES[str(cause)] for cause in wide.columns])
-    axes.set_yticks(range(len(wide)), [titles.get(str(score), str(score)) for score in wide.index])
+    axes.set_yticks(range(len(wide)), [title(str(score)) for score in wide.index])
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     for (row, column), value in np.ndenumerate(wide.to_numpy()):
         colour = "black" if value > 0.8 else "white"
@@ -131,7 +131,7 @@ def heat(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
     return _svg(figure)
 
 
-def differences(table: pd.DataFrame, score: str, titles: Mapping[str, str]) -> str:
+def differences(table: pd.DataFrame, score: str) -> str:
     """Draw AUROC of ``score`` minus that of MSP and of the best baseline on each set, with
     intervals.
     """
@@ -146,16 +146,13 @@ def differences(table: pd.DataFrame, score: str, titles: Mapping[str, str]) -> s
     ):
         y = [place[row] + lift for row in zip(part["cause"], part["set"], strict=True)]
         spread = [part["difference"] - part["low"], part["high"] - part["difference"]]
-        label = f"minus {titles.get(str(against), str(against))}"
+        label = f"minus {title(str(against))}"
         axes.errorbar(
             part["difference"], y, xerr=spread, fmt=marker, markersize=4, color=colour, label=label
         )
-    labels = [
-        "macro" if cause == "macro" else titles.get(name, name.replace("_", " "))
-        for cause, name in rows
-    ]
+    labels = ["macro" if cause == "macro" else title(name) for cause, name in rows]
     axes.set_yticks(list(place.values()), labels)
-    axes.set(xlabel=f"AUROC of {titles.get(score, score)} minus that of the other score")
+    axes.set(xlabel=f"AUROC of {title(score)} minus that of the other score")
     axes.legend(fontsize=8)
     return _svg(figure)
 
@@ -218,7 +215,7 @@ def figures(tables: Mapping[str, str]) -> dict[str, str]:
     """
     draw: dict[str, Callable[[pd.DataFrame], str]] = {
         "deciles": deciles,
-        "heat": lambda table: heat(table, TITLES),
+        "heat": heat,
         "roc": lambda table: roc(table[table["score"] == "guard"], "the guard"),
     }
     read = {name: pd.read_csv(io.StringIO(tables[name])) for name in draw if name in tables}

@@ -23,7 +23,6 @@ TITLES = {
     "react": "ReAct",
     "ash": "ASH",
     "scale": "SCALE",
-    "trust_score": "trust score",
     "lid": "LID",
     "test": "misclassified test images",
     "none": "no detector (plain PGD)",

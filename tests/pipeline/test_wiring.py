@@ -11,6 +11,8 @@ import yaml
 from commands import ROOT
 
 from mistakes.config import params
+from mistakes.detectors import scoring
+from mistakes.evaluation import score_table
 from mistakes.pipeline import deps, overlays
 
 STAGES = {
@@ -162,6 +164,11 @@ def test_readme_shows_what_the_committed_metrics_say() -> None:
     baselines = [row for row in rows if row.split("|")[1].strip() not in own]
     assert [row for row in shown if row in baselines] == baselines[:8]  # the best
     assert len(readme.splitlines()) <= 150
+
+
+def test_detectors_and_evaluation_mean_the_same_scores_by_own() -> None:
+    """Neither may import the other, so each has the list."""
+    assert scoring.OWN == score_table.OWN
 
 
 def test_the_experiment_of_seeds_is_the_default_with_more_seeds() -> None:
